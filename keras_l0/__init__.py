@@ -1,0 +1,18 @@
+"""Learned structured pruning for Keras 3: hard-concrete gates, strip, TFLite."""
+
+try:
+    import keras as _keras  # noqa: F401  (fails late and darkly without a backend)
+except ImportError as _error:
+    raise ImportError(
+        "keras_l0 needs Keras with a backend to run on: "
+        'pip install "keras-l0[tensorflow]" (or [tensorflow-cpu], [jax], [torch]).'
+    ) from _error
+
+from keras_l0 import layers, regularizers
+from keras_l0.hard_concrete import HardConcrete
+from keras_l0.layers.gate import GateOptions
+from keras_l0.layers.gate import find_gates as gates
+
+__version__ = "0.1.0"
+
+__all__ = ["GateOptions", "HardConcrete", "gates", "layers", "regularizers"]

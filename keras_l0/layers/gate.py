@@ -1,0 +1,356 @@
+"""`L0Gate`, the only stochastic state in the package, and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_l0.hard_concrete import HardConcrete
+from keras_l0.regularizers import L0
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+@dataclasses.dataclass(frozen=True)
+class GateOptions:
+    """How gates start, are drawn and are trained: one object for every gated layer.
+
+    Args:
+        open_probability: P(z != 0) at the start, in (0, 1). From .983 on the test-time
+            gate starts at exactly 1, so that adding gates changes nothing. The paper's
+            initial drop rates .5, .3, .2, .05 are .832, .920, .952, .989.
+        noise: ``"batch"`` draws each gate once per batch; ``"example"`` once per
+            example, which has less variance and costs more time.
+        learning_rate_multiplier: How much faster than the weights the gates learn
+            under an optimizer of the Adam family (under plain SGD: its square). Adam
+            moves every variable by about the learning rate per step, and at the rate
+            of the weights ``log_alpha`` hardly gets anywhere. A power of two makes
+            `L0Gate.assign_log_alpha` exact.
+        distribution: The `HardConcrete` of the gates.
+
+    Raises:
+        ValueError: If an option lies outside its range.
+
+    Example:
+        >>> import keras_l0
+        >>> options = keras_l0.GateOptions(open_probability=0.832, noise="example")
+        >>> layer = keras_l0.layers.L0Dense(8, l0=1e-5, gate_options=options)
+    """
+
+    open_probability: float = 0.99
+    noise: str = "batch"
+    learning_rate_multiplier: float = 16.0
+    distribution: HardConcrete = HardConcrete()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.open_probability < 1:
+            raise ValueError(
+                "`open_probability` must lie strictly between 0 and 1. "
+                f"Received: open_probability={self.open_probability!r}"
+            )
+        if self.noise not in ("batch", "example"):
+            raise ValueError(
+                "`noise` must be 'batch' (one draw per batch) or 'example' (one draw "
+                f"per example). Received: noise={self.noise!r}"
+            )
+        if not 0 < self.learning_rate_multiplier < math.inf:
+            raise ValueError(
+                "`learning_rate_multiplier` must be a finite number > 0. "
+                f"Received: learning_rate_multiplier={self.learning_rate_multiplier!r}"
+            )
+
+    @classmethod
+    def get(cls, identifier: Any) -> GateOptions:
+        """`GateOptions` from what a layer takes: None, an object or its config."""
+        if identifier is None:
+            return cls()
+        if isinstance(identifier, dict):
+            identifier = keras.saving.deserialize_keras_object(identifier)
+        if not isinstance(identifier, cls):
+            raise TypeError(
+                "Gate options must be a `keras_l0.GateOptions` or None. "
+                f"Received: {identifier!r} of type {type(identifier).__name__}"
+            )
+        return identifier
+
+    def get_config(self) -> dict[str, Any]:
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        config["distribution"] = keras.saving.serialize_keras_object(self.distribution)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> GateOptions:
+        config = dict(config)
+        config["distribution"] = keras.saving.deserialize_keras_object(
+            config["distribution"]
+        )
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0Gate(keras.layers.Layer):
+    """Multiplies its input by learned hard-concrete gates.
+
+    In training each gate is a random draw from its distribution; at test time it is the
+    deterministic gate of Eq. 13, which is exactly 0 for a closed and exactly 1 for a
+    fully open unit. The penalty, ``l0`` times the expected number of parameters that
+    the gates switch, is part of `losses` and thereby of what `fit` minimizes. It hangs
+    on the gate's variable, as Keras' own weight penalties do, so it is charged once
+    however often the layer is called.
+
+    A frozen gate (``trainable=False``) is a constant: it uses its test-time value in
+    training too, and, like every frozen weight in Keras, is not charged.
+
+    Args:
+        axis: The axis or axes along which gates differ; along all others they are
+            shared. ``-1``: one gate per channel. ``(1, 2)``: one per position of a
+            ``(batch, height, width, channels)`` map. The batch axis cannot be gated.
+        l0: Strength of the penalty per parameter, a float >= 0 or a
+            `regularizers.L0`.
+        cost: Parameters that one gate switches; a number, or one number per gate.
+        options: `GateOptions`.
+        seed: Seed of the noise, an integer; None takes one from Keras' global seed.
+        **kwargs: `name`, `dtype`, `trainable` as for every Keras layer.
+
+    Call arguments:
+        inputs: A tensor of rank >= 2.
+        training: Whether to draw the gates (True) or to use their test-time values.
+
+    Input shape:
+        Any, with the sizes of the gated axes known.
+
+    Output shape:
+        The input's.
+
+    Raises:
+        TypeError: If ``axis`` or ``l0`` is of the wrong type.
+        ValueError: If a value is out of range, if ``axis`` names the batch axis, an
+            axis that the input does not have, or one whose size is unknown.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> gate = keras_l0.layers.L0Gate(axis=-1, l0=1e-4)
+        >>> gate(keras.ops.ones((1, 3))).shape
+        (1, 3)
+        >>> gate.assign_log_alpha([-9.0, 0.0, 9.0])
+        >>> [round(float(y), 2) for y in gate(keras.ops.ones((1, 3)))[0]]
+        [0.0, 0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        l0: float | L0 = 0.0,
+        cost: float | Sequence[float] = 1.0,
+        options: GateOptions | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axis = _validated_axis(axis)
+        self.regularizer = L0.get(l0)
+        self.cost = _validated_cost(cost)
+        self.options = GateOptions.get(options)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        axes = self._positive_axes(input_shape)
+        sizes = [input_shape[a] for a in axes]
+        if np.ndim(self.cost) and np.size(self.cost) != math.prod(sizes):
+            raise ValueError(
+                f"`cost` of {self.name!r} must be one number, or one per gate "
+                f"({math.prod(sizes)}). Received: {np.size(self.cost)} numbers"
+            )
+        # What z and cost are reshaped to so that they broadcast over the input.
+        self._broadcast_shape = tuple(
+            size if a in axes else 1 for a, size in enumerate(input_shape) if a
+        )
+        # log_alpha = multiplier * raw: the optimizer moves raw, and log_alpha
+        # multiplier times as far.
+        multiplier = self.options.learning_rate_multiplier
+        start = self.options.distribution.log_alpha(self.options.open_probability)
+        dtype = "float64" if self.variable_dtype == "float64" else "float32"
+        self.raw = self.add_weight(
+            name="raw_log_alpha",
+            shape=sizes,
+            dtype=dtype,
+            initializer=keras.initializers.Constant(start / multiplier),
+            regularizer=self._penalty if self.regularizer.l0 else None,
+            autocast=False,
+        )
+        self.built = True
+
+    @property
+    def log_alpha(self) -> Any:
+        """Current locations of the gates, a tensor of the gated axes' sizes."""
+        self._require_built()
+        raw = ops.convert_to_tensor(self.raw)
+        return raw * self.options.learning_rate_multiplier
+
+    def assign_log_alpha(self, values: Any) -> None:
+        """Sets the locations.
+
+        Args:
+            values: A number for all gates, or an array of the gates' shape.
+
+        Raises:
+            ValueError: If the gate is not built, or the shapes differ.
+        """
+        self._require_built()
+        values = np.asarray(keras.ops.convert_to_numpy(values), dtype="float64")
+        if values.ndim and values.shape != tuple(self.raw.shape):
+            raise ValueError(
+                f"`values` for gate {self.name!r} must be one number or have shape "
+                f"{tuple(self.raw.shape)}. Received: shape {values.shape}"
+            )
+        values = np.broadcast_to(values, self.raw.shape)
+        self.raw.assign(values / self.options.learning_rate_multiplier)
+
+    @property
+    def prob_open(self) -> Any:
+        """P(z != 0) of every gate."""
+        return self.options.distribution.prob_open(self.log_alpha)
+
+    @property
+    def test_gates(self) -> Any:
+        """The deterministic gates (Eq. 13) that are used at test time."""
+        return self.options.distribution.deterministic(self.log_alpha)
+
+    @property
+    def count(self) -> int:
+        """Number of gates."""
+        self._require_built()
+        return math.prod(self.raw.shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if training and self.trainable:
+            z = self._draw(inputs)
+        else:
+            z = ops.reshape(self.test_gates, self._broadcast_shape)
+        return inputs * ops.cast(z, inputs.dtype)
+
+    def _draw(self, inputs: Any) -> Any:
+        """Gates for one batch, of a shape that broadcasts over ``inputs``."""
+        shape = self._broadcast_shape
+        if self.options.noise == "example":
+            shape = (ops.shape(inputs)[0], *shape)
+        noise = keras.random.uniform(
+            shape, dtype=self.raw.dtype, seed=self.seed_generator
+        )
+        log_alpha = ops.reshape(self.log_alpha, self._broadcast_shape)
+        return self.options.distribution.sample(log_alpha, noise)
+
+    def _penalty(self, raw: Any) -> Any:
+        log_alpha = raw * self.options.learning_rate_multiplier
+        cost = self.cost
+        if np.ndim(cost):
+            cost = np.reshape(cost, tuple(raw.shape)).astype(str(self.raw.dtype))
+        return self.regularizer(log_alpha, self.options.distribution, cost)
+
+    def _positive_axes(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
+        rank = len(input_shape)
+        axes = []
+        for axis in (self.axis,) if isinstance(self.axis, int) else self.axis:
+            positive = axis + rank if axis < 0 else axis
+            if not 0 < positive < rank:
+                what = "the batch axis" if positive == 0 else "not an axis"
+                raise ValueError(
+                    f"`axis` of gate {self.name!r} must name axes 1 to {rank - 1} of "
+                    f"an input of shape {tuple(input_shape)}. Received: axis="
+                    f"{self.axis} ({axis} is {what})"
+                )
+            if input_shape[positive] is None:
+                raise ValueError(
+                    f"`axis` of gate {self.name!r} must name axes of known size. "
+                    f"Received: axis={self.axis} for an input of shape "
+                    f"{tuple(input_shape)}"
+                )
+            axes.append(positive)
+        if len(set(axes)) != len(axes):
+            raise ValueError(
+                f"`axis` of gate {self.name!r} must name each axis once. "
+                f"Received: axis={self.axis} for an input of rank {rank}"
+            )
+        return tuple(sorted(axes))
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise ValueError(
+                f"Gate {self.name!r} has no log_alpha yet: build the layer (or call "
+                "the model once) first."
+            )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "l0": keras.saving.serialize_keras_object(self.regularizer),
+            "cost": self.cost,
+            "options": keras.saving.serialize_keras_object(self.options),
+            "seed": self.seed,
+        }
+
+
+def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
+    """Every `L0Gate` in a model or layer, each once, in graph order.
+
+    Args:
+        layer: A model (nested models and wrappers are searched) or a layer.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([keras.Input((4,)), keras_l0.layers.L0Dense(3)])
+        >>> [gate.count for gate in keras_l0.gates(model)]
+        [3]
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            "`model` must be a Keras model or layer. "
+            f"Received: {layer!r} of type {type(layer).__name__}"
+        )
+    return list(dict.fromkeys(_walk(layer)))
+
+
+def _walk(layer: keras.layers.Layer) -> Iterator[L0Gate]:
+    if isinstance(layer, L0Gate):
+        yield layer
+        return
+    children = layer.layers if isinstance(layer, keras.Model) else layer._layers
+    for child in children:
+        yield from _walk(child)
+
+
+def _validated_axis(axis: Any) -> int | tuple[int, ...]:
+    if isinstance(axis, (list, tuple)) and axis:
+        entries = tuple(axis)
+    else:
+        entries = (axis,)
+    for entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, numbers.Integral):
+            raise TypeError(
+                "`axis` must be an integer or a non-empty sequence of integers. "
+                f"Received: axis={axis!r}"
+            )
+    entries = tuple(int(entry) for entry in entries)
+    return entries if isinstance(axis, (list, tuple)) else entries[0]
+
+
+def _validated_cost(cost: Any) -> float | list[float]:
+    values = np.asarray(cost, dtype="float64")
+    if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
+        raise ValueError(
+            "`cost` must be the number (>= 0) of parameters that a gate switches. "
+            f"Received: cost={cost!r}"
+        )
+    return values.ravel().tolist() if values.ndim else float(values)

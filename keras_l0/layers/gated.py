@@ -1,0 +1,94 @@
+"""What every gated layer shares: the Keras layer it extends, and one gate behind it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+
+from keras_l0.layers.gate import GateOptions, L0Gate
+from keras_l0.regularizers import L0
+
+
+class Gated:
+    """Mixin: a Keras layer whose output units (after its activation) are gated.
+
+    A gated layer is declared as ``class L0X(Gated, keras.layers.X)``. It takes every
+    argument of ``keras.layers.X`` and two more:
+
+    Args:
+        l0: Strength of the penalty per parameter, a float >= 0 or a
+            `regularizers.L0`. One unit switches the weights that produce it, its bias
+            included.
+        gate_options: `GateOptions`.
+    """
+
+    plain_class: type[keras.layers.Layer]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.plain_class = cls.__mro__[cls.__mro__.index(Gated) + 1]
+        # The layer's own arguments first, as Keras spells them in this version.
+        signature = inspect.signature(cls.plain_class)
+        extra = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+            for name, default, hint in (
+                ("l0", 0.0, float | L0),
+                ("gate_options", None, GateOptions | None),
+        ]
+        own = list(signature.parameters.values())
+        last = [p for p in own if p.kind is p.VAR_KEYWORD]
+        own = [p for p in own if p.kind is not p.VAR_KEYWORD]
+        cls.__signature__ = signature.replace(parameters=own + extra + last)
+
+    def __init__(
+        self,
+        *args: Any,
+        l0: float | L0 = 0.0,
+        gate_options: GateOptions | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.gate = L0Gate(
+            axis=self.gated_axis,
+            l0=l0,
+            options=gate_options,
+            dtype=self.dtype_policy,
+            name="gate",
+        )
+
+    @property
+    def gated_axis(self) -> int:
+        """The axis of the output that holds the units."""
+        if getattr(self, "data_format", None) == "channels_first":
+            return 1
+        return -1
+
+    @property
+    def gates(self) -> list[L0Gate]:
+        """The layer's gates."""
+        return [self.gate]
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        if not self.gate.built:
+            output_shape = self.compute_output_shape(input_shape)
+            units = output_shape[self.gated_axis]
+            self.gate.cost = self.count_params() / units
+            self.gate.build(output_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.gate(super().call(inputs), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **self.plain_config(),
+            "l0": keras.saving.serialize_keras_object(self.gate.regularizer),
+            "gate_options": keras.saving.serialize_keras_object(self.gate.options),
+        }
+
+    def plain_config(self) -> dict[str, Any]:
+        """The config of the same layer without its gate."""
+        return super().get_config()

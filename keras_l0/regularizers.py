@@ -1,0 +1,105 @@
+"""The L0 penalty: strength times the expected number of non-zero parameters."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_l0.hard_concrete import HardConcrete
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0(keras.regularizers.Regularizer):
+    """Expected L0 norm of what a vector of gates switches (Eq. 12), times ``l0``.
+
+    Keras' losses are means over samples; so is the strength: the paper's ``lambda / N``
+    (for instance ``0.1 / 60_000`` on MNIST) is what to pass here.
+
+    Args:
+        l0: Strength per parameter, a finite float >= 0.
+
+    Call arguments:
+        log_alpha: The gates' locations, any shape.
+        distribution: The `HardConcrete` of the gates. Default: the paper's constants.
+        cost: Parameters that one gate switches; a number, or an array of
+            ``log_alpha``'s shape.
+
+    Raises:
+        TypeError: If ``l0`` is not a real number (a bool is not one).
+        ValueError: If ``l0`` is negative, NaN or infinite.
+
+    Example:
+        >>> import keras_l0
+        >>> penalty = keras_l0.regularizers.L0(0.5)
+        >>> round(float(penalty([0.0, 0.0])), 4)  # 0.5 * 2 * .8318
+        0.8318
+        >>> keras_l0.regularizers.L0.aic(1000).l0
+        0.001
+    """
+
+    def __init__(self, l0: float = 0.0) -> None:
+        if isinstance(l0, (bool, np.bool_)) or not isinstance(l0, numbers.Real):
+            raise TypeError(
+                "`l0` must be a real number (the strength per parameter). "
+                f"Received: l0={l0!r} of type {type(l0).__name__}"
+            )
+        if not (math.isfinite(l0) and l0 >= 0):
+            raise ValueError(
+                f"`l0` must be a finite number >= 0. Received: l0={float(l0)!r}"
+            )
+        self.l0 = float(l0)
+
+    @classmethod
+    def aic(cls, n_samples: int) -> L0:
+        """The strength of Akaike's criterion, ``1 / N``, for a mean loss."""
+        return cls(1 / _sample_count(n_samples))
+
+    @classmethod
+    def bic(cls, n_samples: int) -> L0:
+        """The strength of the Bayesian criterion, ``log(N) / 2N``, for a mean loss."""
+        n = _sample_count(n_samples)
+        return cls(math.log(n) / (2 * n))
+
+    @classmethod
+    def get(cls, identifier: Any) -> L0:
+        """An `L0` from what a layer's ``l0`` argument takes.
+
+        Args:
+            identifier: A float, an `L0`, a serialized `L0`, or None (strength 0).
+        """
+        if identifier is None:
+            return cls()
+        if isinstance(identifier, cls):
+            return identifier
+        if isinstance(identifier, dict):
+            found = keras.saving.deserialize_keras_object(identifier)
+            if isinstance(found, cls):
+                return found
+        return cls(identifier)
+
+    def __call__(
+        self, log_alpha: Any, distribution: HardConcrete | None = None, cost: Any = 1.0
+    ) -> Any:
+        prob_open = (distribution or HardConcrete()).prob_open(log_alpha)
+        return self.l0 * ops.sum(cost * prob_open)
+
+    def get_config(self) -> dict[str, float]:
+        return {"l0": self.l0}
+
+
+def _sample_count(n_samples: int) -> int:
+    if isinstance(n_samples, bool) or not isinstance(n_samples, numbers.Integral):
+        raise TypeError(
+            "`n_samples` must be an integer, the size of the training set. "
+            f"Received: n_samples={n_samples!r}"
+        )
+    if n_samples < 1:
+        raise ValueError(
+            f"`n_samples` must be at least 1. Received: n_samples={n_samples}"
+        )
+    return int(n_samples)
