@@ -1,0 +1,88 @@
+# Each target makes the virtual environment it needs. A change to setup.cfg or
+# pyproject.toml refreshes it; "make clean" forgets it.
+
+PYTHON ?= python3
+# The CPU build of torch that the tests run against is made for Python 3.11.
+TORCH_PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+VENV_TORCH := .venv-torch
+PACKAGING := setup.cfg pyproject.toml
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+# TensorFlow logs errors only.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-torch lint notebooks venv clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo 'PYTHON=python3.12 picks the interpreter, DEMO_ARGS="..." goes to the demo,'
+	@echo 'PYTEST_ARGS="-k name" to pytest.'
+
+demo: $(VENV)/.demo ## train, strip and export a small network
+	@$(VENV)/bin/keras-l0 demo $(DEMO_ARGS)
+
+test: $(VENV)/.test ## all tests on TensorFlow, then those that need no TensorFlow on JAX
+	@echo "running the tests on the TensorFlow backend"
+	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+	@echo "running the tests on the JAX backend"
+	@KERAS_BACKEND=jax $(VENV)/bin/python -m pytest -n 2 -m "not tensorflow" $(PYTEST_ARGS)
+
+test-torch: $(VENV_TORCH)/.test ## the tests that need no TensorFlow, on Torch
+	@echo "running the tests on the Torch backend"
+	@KERAS_BACKEND=torch $(VENV_TORCH)/bin/python -m pytest -m "not tensorflow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## ruff (rules and formatting) and mypy
+	@echo "checking with ruff and mypy"
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+# --update keeps the identifiers of cells that did not change, so that a second run
+# writes nothing.
+notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
+	@$(VENV)/bin/jupytext --update --to ipynb tutorials/*.py
+
+venv: $(VENV)/.test $(VENV)/.dev ## fill .venv with all that work on the package needs
+
+clean: ## remove the environments, the caches and what was built
+	rm -rf $(VENV) $(VENV_TORCH) build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.demo: $(VENV)/.made $(PACKAGING)
+	@echo "installing TensorFlow and friends into $(VENV), about 2 minutes ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) -e ".[tensorflow-cpu,demo]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made $(PACKAGING)
+	@echo "installing TensorFlow, JAX and the test tools into $(VENV), about 2 minutes ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) -e ".[tensorflow-cpu,demo,test]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(PACKAGING)
+	@echo "installing ruff and mypy into $(VENV) ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.made:
+	@echo "creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV_TORCH)/.test: $(VENV_TORCH)/.made $(PACKAGING)
+	@echo "installing $(TORCH) and the test tools into $(VENV_TORCH), a few minutes ..."
+	@$(VENV_TORCH)/bin/python $(PIP_INSTALL) "$(TORCH)" -e ".[test]"
+	@touch $@
+
+$(VENV_TORCH)/.made:
+	@echo "creating $(VENV_TORCH) with $(TORCH_PYTHON)"
+	@$(TORCH_PYTHON) -m venv $(VENV_TORCH)
+	@touch $@
