@@ -34,9 +34,11 @@ class Gated:
         extra = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+            )
             for name, default, hint in (
                 ("l0", 0.0, float | L0),
                 ("gate_options", None, GateOptions | None),
+            )
         ]
         own = list(signature.parameters.values())
         last = [p for p in own if p.kind is p.VAR_KEYWORD]
