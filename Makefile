@@ -11,7 +11,8 @@ PYTEST_ARGS ?=
 VENV := .venv
 VENV_TORCH := .venv-torch
 PACKAGING := setup.cfg pyproject.toml
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# -qq: errors only.
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
 # TensorFlow logs errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
