@@ -1,0 +1,74 @@
+"""Destinations that are checked before work starts, and files written whole or not."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+
+def check_destination(path: str | os.PathLike[str]) -> Path:
+    """Refuses a path that a file cannot be written to.
+
+    Args:
+        path: Where a file is to go.
+
+    Returns:
+        The path as a `Path`.
+
+    Raises:
+        TypeError: If ``path`` is neither a string nor a path.
+        OSError: If its folder is missing, it is a folder, or it is not writable
+            (`FileNotFoundError`, `NotADirectoryError`, `IsADirectoryError`,
+            `PermissionError`).
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(
+            "`path` must be a string or a path, the file to write. "
+            f"Received: path={path!r} of type {type(path).__name__}"
+        )
+    target = Path(os.path.realpath(path))
+    received = f"Received: path={os.fspath(path)!r}"
+    if target.is_dir():
+        raise IsADirectoryError(f"`path` must name a file, not a folder. {received}")
+    if not target.parent.exists():
+        raise FileNotFoundError(
+            f"`path` must lie in a folder that exists; {str(target.parent)!r} does "
+            f"not. {received}"
+        )
+    if not target.parent.is_dir():
+        raise NotADirectoryError(
+            f"`path` must lie in a folder; {str(target.parent)!r} is a file. {received}"
+        )
+    for needed in (target, target.parent):
+        if needed.exists() and not os.access(needed, os.W_OK):
+            raise PermissionError(
+                f"`path` must be writable; {str(needed)!r} is not. {received}"
+            )
+    return Path(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    The bytes go to a temporary file in the same folder, which then takes the place of
+    ``path`` (of the file it points to, if it is a link). Whatever fails, an earlier
+    file stays as it was and the temporary one is removed.
+
+    Args:
+        path: Where the file is to go.
+        content: Its bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""The float32 twin of a model of another precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_l0.export.report import ExportError
+
+_OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Rebuilds a model of another precision under float32, with the same weights.
+
+    TFLite runs float32; the converter fails on half precision.
+
+    Args:
+        model: A functional model. It is left as it is.
+
+    Returns:
+        ``model`` itself where all its layers are float32, or else its float32 twin.
+
+    Raises:
+        ExportError: If the model cannot be rebuilt from its config, for instance
+            because a custom layer of it is not registered with Keras.
+    """
+    layers = model._flatten_layers()
+    if not any(
+        {layer.compute_dtype, layer.variable_dtype} & set(_OTHER_FLOATS)
+        for layer in layers
+    ):
+        return model
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        twin = type(model).from_config(_single(model.get_config()))
+        twin.set_weights([weight.astype("float32") for weight in model.get_weights()])
+    except Exception as error:
+        raise ExportError(
+            f"Model {model.name!r} is not float32, and Keras could not rebuild it "
+            f"under float32 from its config: {error}"
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+    return twin
+
+
+def _single(value: Any) -> Any:
+    """A config with every dtype and dtype policy of another float made float32."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_single(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "DTypePolicy":
+        return "float32" if value["config"]["name"] in _OTHER_FLOATS else value
+    return {
+        key: "float32" if key == "dtype" and item in _OTHER_FLOATS else _single(item)
+        for key, item in value.items()
+    }

@@ -1,0 +1,451 @@
+import dataclasses
+import gzip
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_l0.export import ExportError, ExportReport, tflite, to_tflite
+
+pytestmark = pytest.mark.tensorflow
+
+
+def awkward(model, seed=0):
+    """Weights that hide nothing: no zero biases, statistics far from 0 and 1."""
+    rng = np.random.default_rng(seed)
+    draws = {
+        "moving_variance": lambda shape: rng.uniform(0.3, 4, shape),
+        "gamma": lambda shape: rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1]),
+        "kernel": lambda shape: rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])),
+    }
+    for variable in model.weights:
+        draw = draws.get(variable.name, lambda shape: rng.normal(size=shape) * 2)
+        variable.assign(draw(variable.shape))
+    return model
+
+
+def conv_net():
+    return awkward(
+        keras.Sequential(
+            [
+                keras.Input((16, 16, 2), name="image"),
+                layers.Conv2D(4, 3),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.MaxPooling2D(),
+                layers.Conv2D(6, 3, activation="relu"),
+                layers.MaxPooling2D(),
+                layers.Flatten(),
+                layers.Dense(7, activation="relu"),
+                layers.Dense(3, activation="softmax", name="scores"),
+            ]
+        )
+    )
+
+
+def small(name="small"):
+    x = keras.Input((4,), name="x")
+    return awkward(keras.Model(x, layers.Dense(3, name="y")(x), name=name))
+
+
+def two_by_two(structure):
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    joined = layers.Concatenate()([left, right])
+    # Alphabetical and graph order differ, and the shapes do not tell them apart.
+    first = layers.Dense(2, name="z_first")(joined)
+    second = layers.Dense(2, name="a_second")(layers.Dense(5)(joined))
+    if structure == "list":
+        return awkward(keras.Model([left, right], [first, second]))
+    inputs = {"right": right, "left": left}
+    return awkward(keras.Model(inputs, {"one": first, "another": second}))
+
+
+def run(path, **inputs):
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_path=str(path)).get_signature_runner()
+    examples = [
+        runner(**{name: array[i : i + 1] for name, array in inputs.items()})
+        for i in range(len(next(iter(inputs.values()))))
+    ]
+    return {
+        name: np.concatenate([example[name] for example in examples])
+        for name in examples[0]
+    }
+
+
+def normal(*shape):
+    return np.random.default_rng(7).normal(size=shape).astype("float32")
+
+
+def test_a_conv_net_computes_the_same_with_builtin_operations(tmp_path):
+    model, path = conv_net(), tmp_path / "net.tflite"
+    report = to_tflite(model, path)
+    assert report.ops == {
+        "CONV_2D": 2,
+        "MAX_POOL_2D": 2,
+        "RESHAPE": 1,
+        "FULLY_CONNECTED": 2,
+        "SOFTMAX": 1,
+    }
+    x = normal(5, 16, 16, 2)
+    want = model.predict(x, verbose=0)
+    assert np.ptp(want, axis=0).max() > 0.01  # the outputs depend on the inputs
+    np.testing.assert_allclose(run(path, image=x)["scores"], want, atol=1e-5)
+
+
+def test_the_report_says_what_was_written(tmp_path):
+    model, path = conv_net(), tmp_path / "net.tflite"
+    report = to_tflite(model, str(path))
+    content = path.read_bytes()
+    assert report.path == path
+    assert report.bytes == len(content)
+    assert report.gzip_bytes == len(gzip.compress(content, mtime=0)) < report.bytes
+    assert report.params == model.count_params()
+    assert report.inputs == ("image",) and report.outputs == ("scores",)
+    assert 0 <= report.max_difference <= report.tolerance < 1e-3
+    assert len(repr(report)) < len(str(path)) + 50
+    text = str(report)
+    assert "2 CONV_2D" in text and "image -> scores" in text
+    assert f"{report.params:,} parameters" in text
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.bytes = 0
+
+
+def test_a_report_without_comparison_or_macs_prints(tmp_path):
+    report = ExportReport(
+        tmp_path, 9, 8, None, None, {"ADD": 1}, 3, None, ("x",), ("y",)
+    )
+    assert "not compared" in str(report) and "MACs" not in str(report)
+    assert "12 MACs" in str(dataclasses.replace(report, macs=12))
+
+
+def test_lists_of_inputs_and_outputs_keep_names_and_order(tmp_path):
+    model, path = two_by_two("list"), tmp_path / "net.tflite"
+    report = to_tflite(model, path)
+    assert report.inputs == ("left", "right")
+    assert report.outputs == ("z_first", "a_second")
+    data = [normal(3, 4), normal(3, 3)]
+    got = run(path, left=data[0], right=data[1])
+    for name, want in zip(report.outputs, model.predict(data, verbose=0), strict=True):
+        np.testing.assert_allclose(got[name], want, atol=1e-5)
+
+
+def test_dicts_of_inputs_and_outputs_keep_their_keys(tmp_path):
+    model, path = two_by_two("dict"), tmp_path / "net.tflite"
+    report = to_tflite(model, path)
+    assert set(report.inputs) == {"left", "right"}
+    assert set(report.outputs) == {"one", "another"}
+    data = {"right": normal(3, 3), "left": normal(3, 4)}
+    got = run(path, **data)
+    for name, want in model.predict(data, verbose=0).items():
+        np.testing.assert_allclose(got[name], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "structure, data",
+    [
+        ("list", [normal(3, 4), normal(3, 3)]),
+        ("list", (normal(3, 4).astype("float64"), normal(3, 3))),
+        ("list", {"right": normal(3, 3), "left": normal(3, 4), "unused": "x"}),
+        ("dict", {"right": normal(3, 3), "left": normal(3, 4)}),
+    ],
+)
+def test_data_comes_in_the_forms_of_predict(tmp_path, structure, data):
+    report = to_tflite(two_by_two(structure), tmp_path / "net.tflite", data=data)
+    assert report.max_difference is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [normal(3, 4)],
+        [normal(3, 3), normal(3, 4)],
+        [normal(3, 4), normal(2, 3)],
+        [normal(0, 4), normal(0, 3)],
+        [normal(4), normal(3)],
+        {"left": normal(3, 4)},
+        [np.array(["a"]), normal(1, 3)],
+        "train.csv",
+    ],
+)
+def test_data_that_does_not_fit_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="`data` must hold.*Received"):
+        to_tflite(two_by_two("list"), tmp_path / "net.tflite", data=data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_tensorflow_refuses_are_mended(tmp_path):
+    inputs = [keras.Input((2,), name=name) for name in ("Größe-1", "Gr__e_1", "1st")]
+    outputs = layers.Dense(2, name="out-put")(layers.Concatenate()(inputs))
+    model = awkward(keras.Model(inputs, [outputs, outputs]))
+    report = to_tflite(model, tmp_path / "net.tflite")
+    assert report.inputs == ("Gr__e_1", "Gr__e_1_1", "tensor_1st")
+    assert report.outputs == ("out_put", "out_put_1")
+
+
+SPECIAL = {
+    "lstm": ((6, 4), "float32", lambda: [layers.LSTM(5)]),
+    "attention": ((6, 4), "float32", lambda: [SelfAttention(2, 4)]),
+    "embedding": ((5,), "int32", lambda: [layers.Embedding(3, 4), layers.Flatten()]),
+    "uint8 image": ((4, 4, 1), "uint8", lambda: [layers.Rescaling(1 / 255)]),
+    "bool": ((4,), "bool", lambda: [layers.Dense(2)]),
+    # Its custom gradient once cost the file its signature.
+    "swish": ((4,), "float32", lambda: [layers.Dense(3, activation="swish")]),
+    "channels first": (
+        (2, 6, 6),
+        "float32",
+        lambda: [layers.Conv2D(3, 3, data_format="channels_first")],
+    ),
+}
+
+
+class SelfAttention(layers.MultiHeadAttention):
+    def call(self, x):
+        return super().call(x, x)
+
+    def build(self, input_shape):
+        super().build(input_shape, input_shape)
+
+    def compute_output_spec(self, x):
+        return super().compute_output_spec(x, x)
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_other_layers_and_dtypes_export(tmp_path, name):
+    shape, dtype, stack = SPECIAL[name]
+    model = keras.Sequential([keras.Input(shape, dtype=dtype), *stack()])
+    report = to_tflite(awkward(model), tmp_path / "net.tflite")
+    assert report.max_difference <= report.tolerance
+    assert not [op for op in report.ops if op.startswith("Flex")]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_other_precisions_are_exported_under_float32(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        x = keras.Input((6, 4), name="x")
+        h = keras.ops.cast(layers.Bidirectional(layers.LSTM(3))(x), "float16")
+        model = awkward(keras.Model(x, layers.Dense(2, name="y")(h)))
+        before = model.get_weights()
+        path = tmp_path / "net.tflite"
+        to_tflite(model, path)
+        assert keras.config.dtype_policy().name == policy
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert old.dtype == new.dtype and (old == new).all()
+    data = normal(4, 6, 4)
+    got = run(path, x=data)["y"]
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, np.asarray(model(data), "float32"), atol=0.05)
+
+
+def test_a_model_that_cannot_be_rebuilt_is_named(tmp_path):
+    class Unregistered(layers.Dense):
+        pass
+
+    model = keras.Sequential([keras.Input((4,)), Unregistered(2, dtype="float16")])
+    with pytest.raises(ExportError, match="under float32.*Unregistered"):
+        to_tflite(model, tmp_path / "net.tflite")
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_gated_model_is_stripped_first(tmp_path):
+    pytest.importorskip("keras_l0.rewrite")
+    from keras_l0.layers import L0Dense
+
+    gated = L0Dense(6, activation="relu")
+    model = keras.Sequential([keras.Input((4,), name="x"), gated, layers.Dense(2)])
+    gated.gate.assign_log_alpha([5, -9, 5, -9, -9, 5])
+    report = to_tflite(model, tmp_path / "net.tflite")
+    assert report.params == (4 * 3 + 3) + (3 * 2 + 2)
+    assert report.ops == {"FULLY_CONNECTED": 2}
+    assert gated.units == 6
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    to_tflite(conv_net(), tmp_path / "net.tflite")
+    with pytest.raises(ExportError):
+        to_tflite(no_builtin_form(), tmp_path / "other.tflite")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    model = conv_net()
+    contents = set()
+    for name in ("a", "b"):
+        to_tflite(model, tmp_path / name)
+        contents.add((tmp_path / name).read_bytes())
+    assert len(contents) == 1
+
+
+def test_the_model_is_left_as_it_is(tmp_path):
+    model = conv_net()
+    model.compile("adam", "mse")
+    before, names = model.get_weights(), [layer.name for layer in model.layers]
+    to_tflite(model, tmp_path / "net.tflite")
+    assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+    assert [layer.name for layer in model.layers] == names
+    model.fit(normal(4, 16, 16, 2), normal(4, 3), verbose=0)
+
+
+def no_builtin_form():
+    x = keras.Input((4,))
+    return keras.Model(x, keras.ops.erfinv(x), name="odd")
+
+
+def test_an_operation_without_a_builtin_form_is_named(tmp_path):
+    with pytest.raises(ExportError, match="'odd' could not.*none exists for Erfinv"):
+        to_tflite(no_builtin_form(), tmp_path / "net.tflite")
+
+
+def converts_something_else(monkeypatch, amount):
+    """The converter gets a bias that is off by a share of the output's scale."""
+    convert = tflite._convert
+
+    def wrong(model, signature):
+        bias = model.layers[-1].bias
+        right = bias.numpy()
+        bias.assign(right + amount * np.abs(right).max())
+        try:
+            return convert(model, signature)
+        finally:
+            bias.assign(right)
+
+    monkeypatch.setattr(tflite, "_convert", wrong)
+
+
+@pytest.mark.parametrize("amount", [1, 1e-2, 1e-4])
+def test_a_file_that_disagrees_is_an_error(tmp_path, monkeypatch, amount):
+    converts_something_else(monkeypatch, amount)
+    path = tmp_path / "net.tflite"
+    with pytest.raises(ExportError, match="'y' of the converted model differs"):
+        to_tflite(small(), path)
+    assert not path.exists()
+    assert to_tflite(small(), path, verify=False).max_difference is None
+
+
+def test_outputs_that_are_never_finite_are_no_agreement(tmp_path):
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.log(-1 - keras.ops.square(x)))
+    with pytest.raises(ExportError, match="nowhere finite.*`data`"):
+        to_tflite(model, tmp_path / "net.tflite")
+
+
+def fail(*args, **kwargs):
+    raise OSError("no space left")
+
+
+@pytest.mark.parametrize(
+    "broken", ["tflite._convert", "tflite.verify_file", "files.os.fsync"]
+)
+def test_an_earlier_file_survives_every_failure(tmp_path, monkeypatch, broken):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"earlier")
+    monkeypatch.setattr(f"keras_l0.export.{broken}", fail)
+    with pytest.raises(OSError, match="no space left"):
+        to_tflite(small(), path)
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["net.tflite"]
+
+
+def test_the_destination_is_checked_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, "_check_model", fail)
+    with pytest.raises(FileNotFoundError, match="`path` must lie in a folder that"):
+        to_tflite(small(), tmp_path / "missing" / "net.tflite")
+
+
+def unbuilt():
+    return keras.Sequential([layers.Dense(2)])
+
+
+def subclassed():
+    class Net(keras.Model):
+        def call(self, x):
+            return x
+
+    return Net()
+
+
+def with_weight(value):
+    def build():
+        model = small("bad")
+        model.layers[-1].bias.assign([1.0, value, 2.0])
+        return model
+
+    return build
+
+
+def of_input(shape, dtype="float32"):
+    def build():
+        x = keras.Input(shape, name="words", dtype=dtype)
+        return keras.Model(x, keras.layers.Identity()(x))
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "build, error, message",
+    [
+        (unbuilt, ValueError, "`model` must be.*Received.*not built.*keras.Input"),
+        (subclassed, ValueError, "`model` must be.*Received: the Net.*subclassed"),
+        (lambda: "net.keras", TypeError, "`model` must be.*Received: .*'net.keras'"),
+        (lambda: layers.Dense(2), TypeError, "`model` must be.*Received: .*Dense"),
+        (with_weight(np.nan), ValueError, "y/bias' of 'bad': training diverged"),
+        (with_weight(np.inf), ValueError, "y/bias' of 'bad': training diverged"),
+        (of_input((None, 3)), ValueError, r"known sizes.*'words'.*\(None, None, 3\)"),
+        (of_input((1,), "string"), ValueError, "numeric inputs.*'words'"),
+    ],
+)
+def test_models_that_cannot_be_exported(tmp_path, build, error, message):
+    with pytest.raises(error, match=message):
+        to_tflite(build(), tmp_path / "net.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_mode_for_inputs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`inputs` must be.*Received: inputs='drop'"):
+        to_tflite(small(), tmp_path / "net.tflite", inputs="drop")
+
+
+@pytest.mark.parametrize("module", ["tensorflow", "ai_edge_litert"])
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, module):
+    model = small()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{module}.*keras-l0\[tensorflow\]"):
+        to_tflite(model, tmp_path / "net.tflite")
+
+
+ON_JAX = """
+import sys, keras
+from keras_l0.export import to_tflite
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+try:
+    to_tflite(model, "net.tflite")
+except RuntimeError as error:
+    print(error)
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_another_backend_is_told_how_and_tensorflow_stays_out(tmp_path):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'jax'" in done.stdout and "KERAS_BACKEND=tensorflow" in done.stdout
+    assert done.stdout.count("\n") == 1
