@@ -9,10 +9,12 @@ except ImportError as _error:
     ) from _error
 
 from keras_l0 import layers, regularizers
+from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers.gate import GateOptions
 from keras_l0.layers.gate import find_gates as gates
+from keras_l0.rewrite import strip
 
 __version__ = "0.1.0"
 
-__all__ = ["GateOptions", "HardConcrete", "gates", "layers", "regularizers"]
+__all__ = ["GateOptions", "HardConcrete", "Rule", "gates", "layers", "register_strip_rule", "regularizers", "strip"]

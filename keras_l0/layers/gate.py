@@ -162,7 +162,7 @@ class L0Gate(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        axes = self._positive_axes(input_shape)
+        axes = self._validated_axes(input_shape)
         sizes = [input_shape[a] for a in axes]
         if np.ndim(self.cost) and np.size(self.cost) != math.prod(sizes):
             raise ValueError(
@@ -170,7 +170,7 @@ class L0Gate(keras.layers.Layer):
                 f"({math.prod(sizes)}). Received: {np.size(self.cost)} numbers"
             )
         # What z and cost are reshaped to so that they broadcast over the input.
-        self._broadcast_shape = tuple(
+        self.broadcast_shape = tuple(
             size if a in axes else 1 for a, size in enumerate(input_shape) if a
         )
         # log_alpha = multiplier * raw: the optimizer moves raw, and log_alpha
@@ -183,7 +183,7 @@ class L0Gate(keras.layers.Layer):
             shape=sizes,
             dtype=dtype,
             initializer=keras.initializers.Constant(start / multiplier),
-            regularizer=self._penalty if self.regularizer.l0 else None,
+            regularizer=_Penalty(self) if self.regularizer.l0 else None,
             autocast=False,
         )
         self.built = True
@@ -234,52 +234,49 @@ class L0Gate(keras.layers.Layer):
         if training and self.trainable:
             z = self._draw(inputs)
         else:
-            z = ops.reshape(self.test_gates, self._broadcast_shape)
+            z = ops.reshape(self.test_gates, self.broadcast_shape)
         return inputs * ops.cast(z, inputs.dtype)
 
     def _draw(self, inputs: Any) -> Any:
         """Gates for one batch, of a shape that broadcasts over ``inputs``."""
-        shape = self._broadcast_shape
+        shape = self.broadcast_shape
         if self.options.noise == "example":
             shape = (ops.shape(inputs)[0], *shape)
         noise = keras.random.uniform(
             shape, dtype=self.raw.dtype, seed=self.seed_generator
         )
-        log_alpha = ops.reshape(self.log_alpha, self._broadcast_shape)
+        log_alpha = ops.reshape(self.log_alpha, self.broadcast_shape)
         return self.options.distribution.sample(log_alpha, noise)
 
-    def _penalty(self, raw: Any) -> Any:
+    def penalty(self, raw: Any) -> Any:
+        """What the gates are charged when their variable has the value ``raw``."""
         log_alpha = raw * self.options.learning_rate_multiplier
         cost = self.cost
         if np.ndim(cost):
             cost = np.reshape(cost, tuple(raw.shape)).astype(str(self.raw.dtype))
         return self.regularizer(log_alpha, self.options.distribution, cost)
 
-    def _positive_axes(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
-        rank = len(input_shape)
-        axes = []
-        for axis in (self.axis,) if isinstance(self.axis, int) else self.axis:
-            positive = axis + rank if axis < 0 else axis
-            if not 0 < positive < rank:
-                what = "the batch axis" if positive == 0 else "not an axis"
-                raise ValueError(
-                    f"`axis` of gate {self.name!r} must name axes 1 to {rank - 1} of "
-                    f"an input of shape {tuple(input_shape)}. Received: axis="
-                    f"{self.axis} ({axis} is {what})"
-                )
-            if input_shape[positive] is None:
-                raise ValueError(
-                    f"`axis` of gate {self.name!r} must name axes of known size. "
-                    f"Received: axis={self.axis} for an input of shape "
-                    f"{tuple(input_shape)}"
-                )
-            axes.append(positive)
-        if len(set(axes)) != len(axes):
+    def gated_axes(self, rank: int) -> tuple[int, ...]:
+        """`axis` as sorted non-negative numbers, for an input of this rank."""
+        axes = (self.axis,) if isinstance(self.axis, int) else self.axis
+        return tuple(sorted(axis + rank if axis < 0 else axis for axis in axes))
+
+    def _validated_axes(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
+        shape = tuple(input_shape)
+        axes = self.gated_axes(len(shape))
+        problem = None
+        if not all(0 < axis < len(shape) for axis in axes):
+            problem = f"axes between 1 and {len(shape) - 1} (axis 0 is the batch)"
+        elif len(set(axes)) != len(axes):
+            problem = "each axis once"
+        elif None in (shape[axis] for axis in axes):
+            problem = "axes of known size"
+        if problem:
             raise ValueError(
-                f"`axis` of gate {self.name!r} must name each axis once. "
-                f"Received: axis={self.axis} for an input of rank {rank}"
+                f"`axis` of gate {self.name!r} must name {problem}. "
+                f"Received: axis={self.axis} for an input of shape {shape}"
             )
-        return tuple(sorted(axes))
+        return axes
 
     def _require_built(self) -> None:
         if not self.built:
@@ -300,6 +297,16 @@ class L0Gate(keras.layers.Layer):
             "options": keras.saving.serialize_keras_object(self.options),
             "seed": self.seed,
         }
+
+
+class _Penalty(keras.regularizers.Regularizer):
+    """Hangs a gate's penalty on its variable, as Keras does for weight penalties."""
+
+    def __init__(self, gate: L0Gate) -> None:
+        self.gate = gate
+
+    def __call__(self, raw: Any) -> Any:
+        return self.gate.penalty(raw)
 
 
 def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:

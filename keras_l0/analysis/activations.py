@@ -1,0 +1,52 @@
+"""What is known of activation functions: which act on each channel alone, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+_ELEMENTWISE = (
+    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu "
+    "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus "
+    "softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink threshold"
+).split()
+_HOMOGENEOUS = ("leaky_relu", "linear", "relu")
+
+
+class Activation(NamedTuple):
+    """Facts about an activation function.
+
+    Attributes:
+        elementwise: It acts on every element alone, and in the same way.
+        homogeneous: f(s * x) == s * f(x) for every s > 0.
+        at_zero: f(0); NaN if not elementwise.
+        function: The function itself.
+    """
+
+    elementwise: bool
+    homogeneous: bool
+    at_zero: float
+    function: Callable[[Any], Any]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The function of NumPy values, by the backend, in the values' own dtype."""
+        result = self.function(ops.convert_to_tensor(values))
+        return np.asarray(ops.convert_to_numpy(result), dtype="float64")
+
+
+def describe(function: Callable[[Any], Any]) -> Activation:
+    """The facts about ``function``; an unknown one is taken to mix channels."""
+    if function not in _known():
+        return Activation(False, False, float("nan"), function)
+    facts = Activation(True, function in _known(_HOMOGENEOUS), 0.0, function)
+    return facts._replace(at_zero=float(facts(np.zeros(1))[0]))
+
+
+def _known(names: Any = _ELEMENTWISE) -> list[Callable[[Any], Any]]:
+    """Those of the names that the installed Keras has."""
+    available = keras.activations
+    return [getattr(available, name) for name in names if hasattr(available, name)]

@@ -1,0 +1,179 @@
+"""A Keras model as a list of calls: the one file that knows how Keras stores its graph.
+
+Nested models are inlined, so that a plan sees through them; a layer that is called
+several times appears as several nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A value that flows between two calls; ``shape`` includes the batch axis."""
+
+    index: int
+    shape: tuple[int | None, ...]
+    dtype: str
+    consumers: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One call of an operation (a layer, or a raw ``keras.ops`` operation)."""
+
+    name: str
+    operation: Any
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    shared: bool = False
+    _call: Any = None
+
+    def call(self, operation: Any, tensors: Sequence[Any]) -> Any:
+        """Calls ``operation`` on ``tensors`` as the model calls this node's own.
+
+        Args:
+            operation: What to call.
+            tensors: One tensor for each of the node's inputs, in their order. Lists,
+                keywords and constants stay as they were.
+        """
+        sources = self._call.arguments.keras_tensors
+        tensor_of = {id(kt): x for kt, x in zip(sources, tensors, strict=True)}
+        args, kwargs = self._call.arguments.fill_in(tensor_of)
+        return operation(*args, **kwargs)
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """The calls of a model in an order in which they can be run."""
+
+    model: keras.Model
+    nodes: list[Node]
+    tensors: list[Tensor]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+    def producer(self, tensor: Tensor) -> Node | None:
+        """The node that makes ``tensor``; None for a model input."""
+        return self._producers.get(tensor.index)
+
+    def __post_init__(self) -> None:
+        self._producers = {t.index: n for n in self.nodes for t in n.outputs}
+
+    def input_layer(self, position: int) -> keras.layers.InputLayer:
+        """A fresh copy of the model's input layer number ``position``."""
+        layer = self.model.inputs[position]._keras_history.operation
+        return keras.layers.InputLayer.from_config(layer.get_config())
+
+    def rebuild(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> keras.Model:
+        """A functional model with the source's structure of inputs and outputs."""
+        model = self.model
+        if isinstance(model, keras.Sequential):
+            return keras.Model(inputs[0], outputs[0], name=model.name)
+        return keras.Model(
+            keras.tree.pack_sequence_as(model.input, list(inputs)),
+            keras.tree.pack_sequence_as(model.output, list(outputs)),
+            name=model.name,
+        )
+
+
+def trace(model: keras.Model) -> Graph:
+    """The graph of a built Sequential or functional model.
+
+    Raises:
+        TypeError: If ``model`` is not a Keras model.
+        ValueError: If it is not built, or has no graph (a subclassed model).
+    """
+    require_graph(model)
+    tensors: list[Tensor] = []
+    nodes: list[Node] = []
+    names: Counter[str] = Counter()
+
+    def new_tensor(kt: Any) -> Tensor:
+        dtype = keras.backend.standardize_dtype(kt.dtype)
+        tensors.append(Tensor(len(tensors), tuple(kt.shape), dtype))
+        return tensors[-1]
+
+    def inline(inner: keras.Model, tensor_of: dict[int, Tensor], prefix: str) -> None:
+        for call in _calls(inner):
+            sources = [tensor_of[id(kt)] for kt in call.arguments.keras_tensors]
+            operation = call.operation
+            if isinstance(operation, keras.Model) and _has_graph(operation):
+                scope = {
+                    id(kt): source
+                    for kt, source in zip(operation.inputs, sources, strict=False)
+                }
+                inline(operation, scope, f"{prefix}{operation.name}_")
+                for kt, result in zip(call.outputs, operation.outputs, strict=True):
+                    tensor_of[id(kt)] = scope[id(result)]
+                continue
+            results = [new_tensor(kt) for kt in call.outputs]
+            for kt, result in zip(call.outputs, results, strict=True):
+                tensor_of[id(kt)] = result
+            for source in sources:
+                source.consumers += 1
+            name = operation.name if operation.name not in names else prefix + (
+                f"{operation.name}_{names[operation.name]}"
+            )
+            names[operation.name] += 1
+            nodes.append(Node(name, operation, sources, results, _call=call))
+
+    inputs = [new_tensor(kt) for kt in model.inputs]
+    tensor_of = {id(kt): x for kt, x in zip(model.inputs, inputs, strict=True)}
+    inline(model, tensor_of, "")
+    calls = Counter(id(node.operation) for node in nodes)
+    for node in nodes:
+        node.shared = calls[id(node.operation)] > 1
+    outputs = [tensor_of[id(kt)] for kt in model.outputs]
+    for output in outputs:
+        output.consumers += 1
+    return Graph(model, nodes, tensors, inputs, outputs)
+
+
+def require_graph(model: Any) -> None:
+    """Raises unless ``model`` is a built Sequential or functional model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a Keras model. "
+            f"Received: {model!r} of type {type(model).__name__}"
+        )
+    if isinstance(model, keras.Sequential):
+        if not model.built or not model.layers:
+            raise ValueError(
+                f"`model` must be built: give {model.name!r} a `keras.Input` as its "
+                "first layer, or call it on data once. Received: a Sequential model "
+                "that does not know its input shape"
+            )
+    elif not _has_graph(model):
+        raise ValueError(
+            "`model` must be a Sequential or functional model, whose graph can be "
+            f"read. Received: {model.name!r}, a subclassed model "
+            f"({type(model).__name__} defines its own `call`). Rebuild it as "
+            "`keras.Model(inputs, outputs)`, or handle its parts one by one"
+        )
+
+
+def _has_graph(model: keras.Model) -> bool:
+    if isinstance(model, keras.Sequential):
+        return model.built and type(model).call is keras.Sequential.call
+    return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def _calls(model: keras.Model) -> list[Any]:
+    """Keras' own nodes of ``model``, in an order in which they can be run."""
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs)
+    by_depth = model._nodes_by_depth
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if node.operation is not None and not node.is_input
+    ]

@@ -1,0 +1,69 @@
+"""Boolean algebra on numbers in [0, 1], for NumPy arrays and backend tensors alike.
+
+On 0 and 1 these are the logical operations, exactly. In between they are their
+multilinear relaxation: the probability of the formula if its terms were independent.
+That is what makes one analysis both the exact size of a stripped model and a
+differentiable expected size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+
+def namespace(*arrays: Any) -> Any:
+    """`numpy` if all arrays are NumPy's, else `keras.ops`."""
+    return np if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays) else ops
+
+
+def and_(a: Any, b: Any) -> Any:
+    return a * b
+
+
+def or_(a: Any, b: Any) -> Any:
+    return a if a is b else a + b - a * b
+
+
+def not_(a: Any) -> Any:
+    return 1.0 - a
+
+
+def any_(a: Any) -> Any:
+    """Whether any element is true, of shape (1,)."""
+    return 1.0 - namespace(a).prod(1.0 - a, keepdims=True)
+
+
+def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
+    """For each group the largest of its elements, an idempotent "or".
+
+    Args:
+        a: Values, shape (n,).
+        groups: Group of each element, integers in [0, count), shape (n,).
+        count: Number of groups.
+    """
+    if isinstance(a, np.ndarray):
+        result = np.zeros(count, a.dtype)
+        np.maximum.at(result, groups, a)
+        return result
+    # A group without elements would get the dtype's minimum: give each a zero.
+    a = ops.concatenate([a, ops.zeros((count,), a.dtype)])
+    groups = np.concatenate([groups, np.arange(count)]).astype("int32")
+    return ops.segment_max(a, groups, num_segments=count)
+
+
+def take(a: Any, indices: np.ndarray) -> Any:
+    return namespace(a).take(a, indices, axis=0)
+
+
+def concatenate(parts: list[Any]) -> Any:
+    return namespace(*parts).concatenate(parts)
+
+
+def like(reference: Any, value: float, size: int) -> Any:
+    """A constant vector in the reference's namespace and dtype."""
+    if isinstance(reference, (np.ndarray, np.generic)):
+        return np.full(size, value, reference.dtype)
+    return ops.full((size,), value, dtype=reference.dtype)

@@ -1,0 +1,363 @@
+"""What a rule is: all that strip knows of one layer type, in one class.
+
+For each call in the graph the analysis makes one rule and asks it, in this order:
+`connect` (which channels are tied to which), `forward` (which channels vary, which are
+constant), `backward` (which channels are read), `operands` (which inputs must exist),
+`size` (parameters and MACs of what is kept) and, in `keras_l0.rewrite`, `constants`
+(their values) and `rewrite` (the same call on what is kept). All but the last two also run on probabilities instead of zeros
+and ones, with backend tensors instead of NumPy arrays, so they use `logic` only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.graph import Node
+from keras_l0.analysis.logic import and_, any_, concatenate, like, not_, or_, take
+
+__all__ = [
+    "Atoms", "Barrier", "BarrierRule", "Channels", "Demand", "Flow", "RULES", "Rule",
+    "Signal", "Site", "Size", "and_", "any_", "concatenate", "like", "not_", "or_",
+    "register_strip_rule", "rule_for", "take",
+]  # fmt: skip
+
+
+class Barrier(Exception):
+    """Raised in `Rule.connect`: this call cannot be looked through, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The channels of a tensor.
+
+    Attributes:
+        axis: The axis they lie on (positive), or None for a tensor without any: it is
+            then kept or dropped as one.
+        atoms: For each channel the decision that keeps it, as an integer. Channels with
+            the same atom go together.
+    """
+
+    axis: int | None
+    atoms: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return len(self.atoms)
+
+
+class Atoms:
+    """Issues decisions (integers) and ties them together."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ties: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def new(self, size: int) -> np.ndarray:
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
+    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
+        self._ties.append((a, b))
+
+    def resolve(self) -> np.ndarray:
+        """For each atom the smallest atom it is tied to, directly or not."""
+        labels = np.arange(self.count)
+        if not self._ties:
+            return labels
+        a, b = (np.concatenate(side) for side in zip(*self._ties, strict=True))
+        while True:
+            low = np.minimum(labels[a], labels[b])
+            before = labels.copy()
+            np.minimum.at(labels, a, low)
+            np.minimum.at(labels, b, low)
+            labels = labels[labels]
+            if np.array_equal(before, labels):
+                return labels
+
+
+class Flow(NamedTuple):
+    """Forward facts, one number in [0, 1] per channel of a tensor.
+
+    ``alive``: it varies with the input. ``const``: it is the same for every input and
+    position, and possibly not 0. Neither: it is 0 for every input.
+    """
+
+    alive: Any
+    const: Any
+
+
+class Demand(NamedTuple):
+    """Backward facts, one number per channel.
+
+    ``need``: somebody reads its variation. ``pin``: it must be there even if constant.
+    """
+
+    need: Any
+    pin: Any
+
+
+class Size(NamedTuple):
+    """Parameters as Keras counts them, and multiply-accumulates per example."""
+
+    params: Any
+    macs: Any
+
+
+@dataclasses.dataclass
+class Signal:
+    """What has become of a tensor in the stripped model.
+
+    Attributes:
+        tensor: The new symbolic tensor with the kept channels only; None if the whole
+            tensor is gone.
+        keep: Which of the old channels it holds, bool, shape (n,).
+        value: For each old channel that does not vary its value; NaN elsewhere.
+        scale: What the kept channels must still be multiplied by to be the old ones,
+            shape (n,): open gates waiting to be folded into the next weights.
+    """
+
+    tensor: Any
+    keep: np.ndarray
+    value: np.ndarray
+    scale: np.ndarray
+
+
+@dataclasses.dataclass
+class Site:
+    """One call to rewrite: what `Rule.rewrite` gets.
+
+    Attributes:
+        ins: The rewritten inputs.
+        keep: For each output the channels to keep, bool.
+        flows_in: Facts of the inputs, zeros and ones.
+        flows: Facts of the outputs.
+        gate: The values of the call's own gates at test time, or None.
+        factor: What the outputs are to be multiplied by on behalf of a gate further
+            on, shape (n,).
+        build: ``build(layer_or_type, config, weights)`` gives a new layer under the old
+            one's name; ``weights`` (list of arrays, as in `get_weights`) are set once
+            it is built.
+        rescale: ``rescale(i)`` is input ``i`` with its waiting scale applied.
+    """
+
+    ins: list[Signal]
+    keep: list[np.ndarray]
+    flows_in: list[Flow]
+    flows: list[Flow]
+    gate: np.ndarray | None
+    factor: np.ndarray
+    build: Callable[..., Any]
+    rescale: Callable[[int], Signal]
+
+
+class Rule:
+    """Base of all rules, and the rule of what leaves every channel where it is.
+
+    Attributes:
+        reason: Why the call is a barrier; None if it is not.
+        passes_scale: ``f(s * x) == s * f(x)`` per channel for every s > 0.
+        absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
+    """
+
+    reason: str | None = None
+    passes_scale = False
+    absorbs_factor = False
+
+    def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
+        self.node = node
+        self.ins = ins
+        self.outs = self.connect(atoms)
+
+    @property
+    def layer(self) -> Any:
+        return self.node.operation
+
+    @property
+    def gate(self) -> Any:
+        """The `L0Gate` that this call multiplies its output by, if any."""
+        return getattr(self.layer, "gate", None)
+
+    @property
+    def positions(self) -> int:
+        """Number of positions of the first output: all but batch and channels."""
+        shape = self.node.outputs[0].shape
+        axis = self.outs[0].axis
+        return math.prod(
+            size or 1 for a, size in enumerate(shape) if a and a != axis
+        )
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        """The channels of the outputs; raises `Barrier` if it cannot tell."""
+        return [self.ins[0]]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        """Facts of the outputs from those of the inputs.
+
+        Args:
+            ins: Facts of the inputs.
+            gate: Openness of the call's own gates, or None.
+        """
+        return [ins[0]]
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        """What the call itself asks of its outputs, on top of its consumers."""
+        return outs
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        """What is asked of the inputs, given what is asked of the outputs."""
+        return [demands[0]]
+
+    def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
+        """Whether each input must exist, given that the outputs do (shape (1,)).
+
+        Args:
+            exists: Whether any output exists.
+            ins: Facts of the inputs.
+            kept: For each input the decisions on its channels.
+        """
+        return [exists] * len(ins)
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        """Parameters and MACs of the call on the channels that are kept."""
+        return Size(0.0, 0.0)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        """For each output the values of the channels that do not vary (`Signal`).
+
+        Also called where no output exists: then ``site.ins`` may hold no tensors.
+        """
+        return [site.ins[0].value]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        """The call on the kept channels: each output's tensor and waiting scale."""
+        x = site.ins[0] if self.passes_scale else site.rescale(0)
+        layer = site.build(type(self.layer), self.layer.get_config(), [])
+        return [(self.node.call(layer, [x.tensor]), x.scale)]
+
+
+class BarrierRule(Rule):
+    """The rule of what strip must not look through: everything stays."""
+
+    def __init__(
+        self, node: Node, ins: list[Channels], atoms: Atoms, reason: str
+    ) -> None:
+        self.reason = reason
+        super().__init__(node, ins, atoms)
+
+    @property
+    def gate(self) -> None:
+        return None
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        return [opaque(t.shape, atoms) for t in self.node.outputs]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        reference = ins[0].alive
+        return [
+            Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
+            for c in self.outs
+        ]
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        return [pinned(d.need) for d in outs]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        return [pinned(flow.alive) for flow in ins]
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        params = getattr(self.layer, "count_params", lambda: 0)()
+        return Size(params * any_(keep[0])[0], 0.0)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        return [np.full(c.size, np.nan) for c in self.outs]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        operation = self.layer
+        weights = operation.get_weights() if hasattr(operation, "get_weights") else []
+        new = site.build(type(operation), operation.get_config(), weights)
+        inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
+        outputs = keras.tree.flatten(self.node.call(new, inputs))
+        return [
+            (y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)
+        ]
+
+
+def pinned(reference: Any) -> Demand:
+    """The demand for every channel, in the reference's length and namespace."""
+    ones = like(reference, 1.0, reference.shape[0])
+    return Demand(ones, ones)
+
+
+def opaque(shape: tuple[int | None, ...], atoms: Atoms) -> Channels:
+    """Fresh channels on the last axis of a tensor of this shape."""
+    if len(shape) > 1 and shape[-1] is not None:
+        return Channels(len(shape) - 1, atoms.new(shape[-1]))
+    return Channels(None, atoms.new(1))
+
+
+RULES: dict[type, type[Rule]] = {}
+
+
+def register_strip_rule(
+    *layer_types: type,
+) -> Callable[[type[Rule]], type[Rule]]:
+    """Class decorator: the rule that `strip` follows for exactly these layer types.
+
+    A subclass of a ruled layer is not ruled by it: it may compute anything.
+
+    Args:
+        layer_types: Layer (or operation) classes.
+
+    Raises:
+        TypeError: If something other than classes, or a class that is not a `Rule`, is
+            registered.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> class Doubled(keras.layers.Layer):
+        ...     def call(self, x):
+        ...         return 2 * x
+        >>> @keras_l0.register_strip_rule(Doubled)
+        ... class DoubledRule(keras_l0.Rule):
+        ...     passes_scale = True
+        ...     def constants(self, site):
+        ...         return [2 * site.ins[0].value]
+    """
+    for layer_type in layer_types:
+        if not isinstance(layer_type, type):
+            raise TypeError(
+                "`register_strip_rule` takes layer classes. "
+                f"Received: {layer_type!r} of type {type(layer_type).__name__}"
+            )
+
+    def decorate(rule: type[Rule]) -> type[Rule]:
+        if not (isinstance(rule, type) and issubclass(rule, Rule)):
+            raise TypeError(
+                f"A strip rule must be a subclass of `keras_l0.Rule`. Received: {rule!r}"
+            )
+        RULES.update(dict.fromkeys(layer_types, rule))
+        return rule
+
+    return decorate
+
+
+def rule_for(node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
+    """The rule of one call: its type's, or a barrier with the reason."""
+    rule = RULES.get(type(node.operation))
+    if rule is None:
+        reason = f"no rule for {type(node.operation).__name__}"
+        return BarrierRule(node, ins, atoms, reason)
+    try:
+        return rule(node, ins, atoms)
+    except Barrier as barrier:
+        return BarrierRule(node, ins, atoms, str(barrier))

@@ -1,0 +1,74 @@
+"""The rule of `L0Gate`: it closes channels, and then it is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.rules.base import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Rule,
+    Site,
+    like,
+    or_,
+    register_strip_rule,
+)
+from keras_l0.layers import L0Gate
+
+
+@register_strip_rule(L0Gate)
+class GateRule(Rule):
+    """Gates on the channels are folded away; gates on positions become a constant."""
+
+    passes_scale = True
+
+    @property
+    def gate(self) -> Any:
+        return self.layer
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        rank = len(self.node.inputs[0].shape)
+        axes = self.layer.gated_axes(rank)
+        self.on_channels = axes == (self.ins[0].axis,)
+        if not self.on_channels:
+            self.reason = f"its gates lie on axes {axes}, which hold no channels"
+        return [self.ins[0]]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        (x,) = ins
+        if self.on_channels:
+            return [Flow(x.alive * gate, x.const * gate)]
+        # A constant times gates that differ by position is not a constant.
+        return [Flow(or_(x.alive, x.const), 0.0 * x.const)]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        (d,) = demands
+        if self.on_channels:
+            return [Demand(d.need * outs[0].alive, d.pin)]
+        everything = like(d.need, 1.0, d.need.shape[0])
+        return [Demand(everything, or_(d.pin, ins[0].const))]
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        value = site.ins[0].value
+        if self.on_channels:
+            return [np.where(site.gate == 0, 0.0, value * site.gate)]
+        return [np.where(site.flows[0].alive > 0, np.nan, value)]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        x, z = site.ins[0], site.gate
+        if self.on_channels:
+            return [(x.tensor, x.scale * z)]
+        shape = self.layer.broadcast_shape
+        axis = self.ins[0].axis
+        z = np.reshape(z, shape)
+        if axis is not None and shape[axis - 1] != 1:
+            z = np.compress(x.keep, z, axis=axis - 1)
+        z = z[np.newaxis].astype(keras.backend.standardize_dtype(x.tensor.dtype))
+        return [(keras.ops.multiply(x.tensor, z), x.scale)]

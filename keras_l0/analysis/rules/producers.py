@@ -1,0 +1,195 @@
+"""Rules of the layers that make channels out of channels: Dense and Conv2D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.activations import describe
+from keras_l0.analysis.rules.base import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Rule,
+    Site,
+    Size,
+    and_,
+    any_,
+    like,
+    not_,
+    pinned,
+    register_strip_rule,
+)
+from keras_l0.layers import L0Conv2D, L0Dense
+
+
+class Producer(Rule):
+    """A layer with a kernel ``(..., in, out)``, a bias, an activation and maybe a gate.
+
+    A producer is never a barrier as a whole, since its gate has to go: where the
+    channels of one side cannot be told apart, all channels of that side stay.
+    """
+
+    kernel_name = "kernel"
+    units_name = "units"
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        layer = self.layer
+        self.activation = describe(layer.activation)
+        self.units = getattr(layer, self.units_name)
+        reason = self.whole_reason()
+        if self.ins[0].axis != self.axis(self.node.inputs[0]):
+            self.reads_all = True
+            reason = reason or "its input's channels lie on another axis"
+        else:
+            self.reads_all = reason is not None
+        if not self.activation.elementwise:
+            name = getattr(layer.activation, "__name__", layer.activation)
+            reason = reason or f"its activation {name} mixes the units"
+        self.makes_all = self.whole_reason() or not self.activation.elementwise
+        self.reason = reason
+        return [Channels(self.axis(self.node.outputs[0]), atoms.new(self.units))]
+
+    def axis(self, tensor: Any) -> int:
+        """The axis on which the layer expects and makes channels."""
+        return len(tensor.shape) - 1
+
+    def whole_reason(self) -> str | None:
+        """Why neither side may be cut, if so."""
+        if self.node.shared:
+            return "it is called more than once"
+        return None
+
+    @property
+    def folds_constants(self) -> bool:
+        """Whether a constant input channel is the same at every output position."""
+        return True
+
+    @property
+    def absorbs_factor(self) -> bool:
+        return self.activation.homogeneous and not self.node.shared
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        x = ins[0]
+        live = like(x.alive, 1.0, 1) if self.reads_all else any_(x.alive)
+        still = not_(live)
+        if not self.layer.use_bias and self.activation.at_zero == 0:
+            still = and_(still, any_(x.const))
+        ones = like(x.alive, 1.0, self.units)
+        if gate is not None:
+            ones = ones * gate
+        return [Flow(ones * live, ones * still)]
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        return [pinned(outs[0].need)] if self.makes_all else outs
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        x = ins[0]
+        if self.reads_all:
+            return [pinned(x.alive)]
+        reads = any_(and_(outs[0].alive, demands[0].need))
+        need = reads * like(x.alive, 1.0, x.alive.shape[0])
+        # A constant that cannot be folded into the bias has to be there to be read.
+        pin = 0.0 * need if self.folds_constants else x.const * reads
+        return [Demand(need, pin)]
+
+    def adds_bias(self, x: Flow, keep: Any) -> Any:
+        """Whether constants that are dropped call for a bias (shape (1,))."""
+        if self.layer.use_bias or self.reads_all:
+            return like(x.alive, 0.0, 1)
+        return any_(and_(x.const, not_(keep)))
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        kernel = getattr(self.layer, self.kernel_name)
+        n_in, n_out = keep_in[0].sum(), keep[0].sum()
+        if self.reads_all:
+            n_in = like(keep[0], float(kernel.shape[-2]), 1)[0]
+        taps = int(np.prod(kernel.shape[:-2]))
+        has_bias = 1.0 if self.layer.use_bias else self.adds_bias(ins[0], keep_in[0])[0]
+        weights = taps * n_in * n_out
+        return Size(weights + n_out * has_bias, weights * self.positions)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        scale = self._scale(site)
+        if self.reads_all or site.flows_in[0].alive.any():
+            value = np.full(self.units, np.nan)
+        else:
+            kernel, bias = self._weights()
+            value = self.activation(bias + site.ins[0].value @ _taps(kernel))
+        return [np.where(scale == 0, 0.0, value * scale)]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        layer, keep = self.layer, site.keep[0]
+        kernel, bias = self._weights()
+        add_bias = layer.use_bias
+        if self.reads_all:
+            x = site.rescale(0)
+        else:
+            x, flow = site.ins[0], site.flows_in[0]
+            add_bias |= bool(self.adds_bias(flow, x.keep.astype("float64"))[0])
+            folded = ~x.keep & (flow.const > 0)
+            bias = bias + x.value[folded] @ _taps(kernel)[folded]
+            kernel = (kernel * x.scale[:, None])[..., x.keep, :]
+
+        scale = self._scale(site)
+        if self.activation.homogeneous:
+            kernel, bias, scale = kernel * scale, bias * scale, np.ones(self.units)
+        elif self.activation.at_zero == 0:
+            kernel, bias = kernel * (scale != 0), bias * (scale != 0)
+            scale = np.where(scale == 0, 1.0, scale)
+
+        gated = hasattr(layer, "plain_config")
+        config = layer.plain_config() if gated else layer.get_config()
+        config |= {self.units_name: int(keep.sum()), "use_bias": add_bias}
+        weights = [kernel[..., keep]] + ([bias[keep]] if add_bias else [])
+        new = site.build(layer.plain_class if gated else type(layer), config, weights)
+        return [(self.node.call(new, [x.tensor]), scale)]
+
+    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
+        kernel = _float64(getattr(self.layer, self.kernel_name))
+        use_bias = self.layer.use_bias
+        return kernel, _float64(self.layer.bias) if use_bias else np.zeros(self.units)
+
+    @staticmethod
+    def _scale(site: Site) -> np.ndarray:
+        """The unit's own gate, times what gates further on ask for."""
+        return site.factor * (1.0 if site.gate is None else site.gate)
+
+
+@register_strip_rule(keras.layers.Dense, L0Dense)
+class DenseRule(Producer):
+    """``activation(x @ kernel + bias)`` on the last axis."""
+
+
+@register_strip_rule(keras.layers.Conv2D, L0Conv2D)
+class ConvRule(Producer):
+    """A convolution; constants reach its borders unless no padding is read."""
+
+    units_name = "filters"
+
+    def axis(self, tensor: Any) -> int:
+        first = self.layer.data_format == "channels_first"
+        return 1 if first else len(tensor.shape) - 1
+
+    def whole_reason(self) -> str | None:
+        if self.layer.groups > 1:
+            return "it is a grouped convolution"
+        return super().whole_reason()
+
+    @property
+    def folds_constants(self) -> bool:
+        return self.layer.padding == "valid" or set(self.layer.kernel_size) == {1}
+
+
+def _taps(kernel: np.ndarray) -> np.ndarray:
+    """The kernel summed over its positions: what a constant input channel meets."""
+    return kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+
+
+def _float64(weight: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(weight), dtype="float64")

@@ -1,0 +1,264 @@
+"""`strip`: the plan carried out, a plain Keras model of what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.rounding import compare, example_batch
+from keras_l0.analysis.rules.base import Signal, Site
+from keras_l0.analysis.rules.gate import GateRule
+
+
+def strip(
+    model: keras.Model, inputs: str = "keep", *, verify: bool = True, data: Any = None
+) -> keras.Model:
+    """The same function as a smaller, plain Keras model: no gates, no closed units.
+
+    Args:
+        model: A built Sequential or functional model. It is left untouched.
+        inputs: What becomes of input features that no open unit reads.
+            ``"keep"``: they stay, and are ignored. ``"gather"``: the model selects
+            the features it reads from the full input. ``"narrow"``: the model takes
+            fewer features; `keras_l0.plan` lists which. ``"gather"`` also selects
+            among flattened features inside the network.
+        verify: Whether to run the old and the new model on a batch and compare.
+        data: The batch to compare on, as `model.predict` takes it; random by default.
+
+    Returns:
+        A functional model of built-in layers and operations, with the source's names
+        and structure of inputs and outputs. Compile it anew to train it.
+
+    Raises:
+        TypeError: If ``model`` is not a Keras model.
+        ValueError: If ``model`` has no readable graph or holds a NaN or infinite
+            weight, or ``inputs`` is unknown.
+        RuntimeError: If the new model disagrees with the old one by more than rounding.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)),
+        ...     keras_l0.layers.L0Dense(3, activation="relu"),
+        ...     keras.layers.Dense(2),
+        ... ])
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> small = keras_l0.strip(model)
+        >>> small.layers[1].units, model.count_params() - 3, small.count_params()
+        (2, 23, 16)
+    """
+    require_finite(model)
+    analysis = Analysis(model, inputs)
+    if not analysis.gates:
+        warnings.warn(
+            f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",
+            stacklevel=2,
+        )
+    evaluation = analysis.evaluate(analysis.test_open())
+    stripped = _Rewriter(analysis, evaluation).run()
+    promised = round(float(evaluation.total.params))
+    if stripped.count_params() != promised:
+        raise RuntimeError(
+            f"strip built a model of {stripped.count_params()} parameters where its "
+            f"plan promised {promised}. Please report this with the model."
+        )
+    if verify:
+        batch = example_batch(model) if data is None else data
+        narrowed = narrow(analysis, evaluation, batch)
+        compare(model, stripped, batch, narrowed, what="The stripped model")
+    return stripped
+
+
+def require_finite(model: Any) -> None:
+    """Raises if a weight of a model is NaN or infinite: training diverged."""
+    for weight in getattr(model, "weights", []):
+        values = keras.ops.convert_to_numpy(weight)
+        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+            raise ValueError(
+                f"Training diverged: weight {weight.path!r} of `model` holds NaN or "
+                "infinite values. Restore an earlier checkpoint, or train with a lower "
+                "learning rate."
+            )
+
+
+def narrow(analysis: Analysis, evaluation: Evaluation, batch: Any) -> Any:
+    """The batch with the input features that the stripped model takes."""
+    flat = keras.tree.flatten(batch)
+    narrowed = [
+        np.asarray(keras.ops.convert_to_numpy(x))[..., evaluation.keep[slot] > 0]
+        if analysis.channels[slot].axis is not None
+        else x
+        for x, slot in zip(flat, analysis.input_slots, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(batch, narrowed)
+
+
+class _Rewriter:
+    """Runs the graph once, on what is kept."""
+
+    def __init__(self, analysis: Analysis, evaluation: Evaluation) -> None:
+        self.analysis = analysis
+        self.evaluation = evaluation
+        self.signals: dict[int, Signal] = {}
+        self.layers: dict[int, Any] = {}
+        self.weights: list[tuple[Any, list[np.ndarray]]] = []
+        self.gates = dict(
+            zip(map(id, analysis.gates), analysis.test_gates(), strict=True)
+        )
+        self.factors = self._absorb_gates()
+
+    def run(self) -> keras.Model:
+        analysis = self.analysis
+        inputs = [
+            self._input(position, slot)
+            for position, slot in enumerate(analysis.input_slots)
+        ]
+        for number, step in enumerate(analysis.steps):
+            self._rewrite(number, step)
+        outputs = self._named(
+            [self._rescaled(slot).tensor for slot in analysis.output_slots]
+        )
+        model = analysis.graph.rebuild(inputs, outputs)
+        for layer, weights in self.weights:
+            layer.set_weights(weights)
+        return model
+
+    def _absorb_gates(self) -> dict[int, np.ndarray]:
+        """For each step the factor that gates further on want its outputs to have.
+
+        An `L0Gate` behind, say, Conv2D, BatchNormalization, ReLU disappears without
+        trace when the normalization takes its factor. Absorbed gates become 1.
+        """
+        analysis = self.analysis
+        made_by = {slot: n for n, s in enumerate(analysis.steps) for slot in s.outs}
+        readers: dict[int, int] = {}
+        for slot in (*analysis.output_slots, *(i for s in analysis.steps for i in s.ins)):
+            readers[slot] = readers.get(slot, 0) + 1
+        factors: dict[int, np.ndarray] = {}
+        absorbed = []
+        for step in analysis.steps:
+            if not (isinstance(step.rule, GateRule) and step.rule.on_channels):
+                continue
+            slot = step.ins[0]
+            while readers[slot] == 1 and slot in made_by:
+                number = made_by[slot]
+                rule = analysis.steps[number].rule
+                if rule.absorbs_factor:
+                    gate = self.gates[id(step.rule.gate)]
+                    factors[number] = factors.get(number, 1.0) * gate
+                    absorbed.append(step)
+                    break
+                (slot, *others), same = analysis.steps[number].ins, rule.outs[0]
+                if others or not rule.passes_scale or not np.array_equal(
+                    analysis.channels[slot].atoms, same.atoms
+                ):
+                    break
+        self.absorbed = {id(step) for step in absorbed}
+        return factors
+
+    def _input(self, position: int, slot: int) -> Any:
+        layer = self.analysis.graph.input_layer(position)
+        keep = self.evaluation.keep[slot] > 0
+        if not keep.all():
+            config = layer.get_config()
+            config["batch_shape"] = (*config["batch_shape"][:-1], int(keep.sum()))
+            layer = type(layer).from_config(config)
+        n = len(keep)
+        self.signals[slot] = Signal(
+            layer.output, keep, np.full(n, np.nan), np.ones(n)
+        )
+        return layer.output
+
+    def _rewrite(self, number: int, step: Step) -> None:
+        evaluation = self.evaluation
+        size = step.rule.outs[0].size
+        gate = self.analysis.gate_of(step)
+        values = None if gate is None else self.gates[id(gate)]
+        if id(step) in self.absorbed:
+            values = np.ones(size)
+        site = Site(
+            ins=[self.signals[i] for i in step.ins],
+            keep=[evaluation.keep[i] > 0 for i in step.outs],
+            flows_in=[evaluation.flows[i] for i in step.ins],
+            flows=[evaluation.flows[i] for i in step.outs],
+            gate=values,
+            factor=self.factors.get(number, np.ones(size)),
+            build=lambda *new: self._build(step, *new),
+            rescale=lambda i: self._rescaled(step.ins[i]),
+        )
+        constants = step.rule.constants(site)
+        exists = any(keep.any() for keep in site.keep)
+        results = step.rule.rewrite(site) if exists else [(None, np.ones(size))]
+        for slot, keep, value, (tensor, scale) in zip(
+            step.outs, site.keep, constants, results, strict=True
+        ):
+            if tensor is not None:
+                self._check(step, tensor, slot, keep)
+            self.signals[slot] = Signal(tensor, keep, value, scale)
+
+    def _check(self, step: Step, tensor: Any, slot: int, keep: np.ndarray) -> None:
+        axis = self.analysis.channels[slot].axis
+        if axis is not None and tensor.shape[axis] != keep.sum():
+            kind = type(step.node.operation).__name__
+            raise RuntimeError(
+                f"While stripping {step.node.name!r} ({kind}): its rule "
+                f"{type(step.rule).__name__} made {tensor.shape[axis]} channels where "
+                f"{keep.sum()} were to be kept."
+            )
+
+    def _build(self, step: Step, kind: Any, config: dict, weights: list) -> Any:
+        """A new operation under the old one's name; calls of one share one."""
+        node = step.node
+        if id(node.operation) in self.layers:
+            return self.layers[id(node.operation)]
+        try:
+            new = kind.from_config({**config, "name": node.name})
+        except Exception as error:
+            raise ValueError(
+                f"While stripping {node.name!r} ({kind.__name__}): it cannot be made "
+                f"anew from its config. {error}"
+            ) from error
+        if node.shared:
+            self.layers[id(node.operation)] = new
+        if weights:
+            self.weights.append((new, weights))
+        return new
+
+    def _rescaled(self, slot: int) -> Signal:
+        """The signal with its waiting scale applied, by a multiplication if need be."""
+        signal = self.signals[slot]
+        scale = signal.scale[signal.keep]
+        if signal.tensor is None or (scale == 1).all():
+            return signal
+        axis = self.analysis.channels[slot].axis
+        shape = [1] * len(signal.tensor.shape)
+        shape[axis] = len(scale)
+        dtype = keras.backend.standardize_dtype(signal.tensor.dtype)
+        factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
+        tensor = keras.ops.multiply(signal.tensor, factor)
+        self.signals[slot] = dataclasses.replace(
+            signal, tensor=tensor, scale=np.ones(len(signal.scale))
+        )
+        return self.signals[slot]
+
+    def _named(self, outputs: list[Any]) -> list[Any]:
+        """Outputs under the names that they have in the source model."""
+        named = []
+        for tensor, source in zip(outputs, self.analysis.graph.outputs, strict=True):
+            node = self.analysis.graph.producer(source)
+            made_by = tensor._keras_history.operation
+            if node is not None and made_by.name != node.name and (
+                node.name not in self._names(outputs)
+            ):
+                tensor = keras.layers.Identity(name=node.name)(tensor)
+            named.append(tensor)
+        return named
+
+    def _names(self, outputs: list[Any]) -> set[str]:
+        return {s.tensor._keras_history.operation.name
+                for s in self.signals.values() if s.tensor is not None}
