@@ -8,13 +8,19 @@ except ImportError as _error:
         'pip install "keras-l0[tensorflow]" (or [tensorflow-cpu], [jax], [torch]).'
     ) from _error
 
-from keras_l0 import layers, regularizers
+from keras_l0 import callbacks, layers, regularizers
+from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers.gate import GateOptions
 from keras_l0.layers.gate import find_gates as gates
+from keras_l0.report import Profile, profile
 from keras_l0.rewrite import strip
 
 __version__ = "0.1.0"
 
-__all__ = ["GateOptions", "HardConcrete", "Rule", "gates", "layers", "register_strip_rule", "regularizers", "strip"]
+__all__ = [
+    "GateOptions", "HardConcrete", "Profile", "Rule", "StripPlan", "callbacks",
+    "gates", "layers", "plan", "profile", "register_strip_rule", "regularizers",
+    "strip",
+]  # fmt: skip

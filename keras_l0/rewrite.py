@@ -137,7 +137,10 @@ class _Rewriter:
         analysis = self.analysis
         made_by = {slot: n for n, s in enumerate(analysis.steps) for slot in s.outs}
         readers: dict[int, int] = {}
-        for slot in (*analysis.output_slots, *(i for s in analysis.steps for i in s.ins)):
+        for slot in (
+            *analysis.output_slots,
+            *(i for s in analysis.steps for i in s.ins),
+        ):
             readers[slot] = readers.get(slot, 0) + 1
         factors: dict[int, np.ndarray] = {}
         absorbed = []
@@ -154,8 +157,10 @@ class _Rewriter:
                     absorbed.append(step)
                     break
                 (slot, *others), same = analysis.steps[number].ins, rule.outs[0]
-                if others or not rule.passes_scale or not np.array_equal(
-                    analysis.channels[slot].atoms, same.atoms
+                if (
+                    others
+                    or not rule.passes_scale
+                    or not np.array_equal(analysis.channels[slot].atoms, same.atoms)
                 ):
                     break
         self.absorbed = {id(step) for step in absorbed}
@@ -169,9 +174,7 @@ class _Rewriter:
             config["batch_shape"] = (*config["batch_shape"][:-1], int(keep.sum()))
             layer = type(layer).from_config(config)
         n = len(keep)
-        self.signals[slot] = Signal(
-            layer.output, keep, np.full(n, np.nan), np.ones(n)
-        )
+        self.signals[slot] = Signal(layer.output, keep, np.full(n, np.nan), np.ones(n))
         return layer.output
 
     def _rewrite(self, number: int, step: Step) -> None:
@@ -252,13 +255,18 @@ class _Rewriter:
         for tensor, source in zip(outputs, self.analysis.graph.outputs, strict=True):
             node = self.analysis.graph.producer(source)
             made_by = tensor._keras_history.operation
-            if node is not None and made_by.name != node.name and (
-                node.name not in self._names(outputs)
+            if (
+                node is not None
+                and made_by.name != node.name
+                and (node.name not in self._names(outputs))
             ):
                 tensor = keras.layers.Identity(name=node.name)(tensor)
             named.append(tensor)
         return named
 
     def _names(self, outputs: list[Any]) -> set[str]:
-        return {s.tensor._keras_history.operation.name
-                for s in self.signals.values() if s.tensor is not None}
+        return {
+            s.tensor._keras_history.operation.name
+            for s in self.signals.values()
+            if s.tensor is not None
+        }

@@ -119,8 +119,10 @@ def trace(model: keras.Model) -> Graph:
                 tensor_of[id(kt)] = result
             for source in sources:
                 source.consumers += 1
-            name = operation.name if operation.name not in names else prefix + (
-                f"{operation.name}_{names[operation.name]}"
+            name = (
+                operation.name
+                if operation.name not in names
+                else prefix + (f"{operation.name}_{names[operation.name]}")
             )
             names[operation.name] += 1
             nodes.append(Node(name, operation, sources, results, _call=call))

@@ -54,8 +54,20 @@ def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
     return ops.segment_max(a, groups, num_segments=count)
 
 
+def count(a: Any) -> Any:
+    """How many elements are true: their sum, a scalar."""
+    return namespace(a).sum(a)
+
+
 def take(a: Any, indices: np.ndarray) -> Any:
     return namespace(a).take(a, indices, axis=0)
+
+
+def largest(a: Any, b: Any) -> Any:
+    """The larger of two scalars."""
+    if isinstance(a, float) and isinstance(b, float):
+        return max(a, b)
+    return namespace(a, b).maximum(a, b)
 
 
 def concatenate(parts: list[Any]) -> Any:

@@ -21,8 +21,8 @@ from keras_l0.analysis.logic import (
     any_,
     concatenate,
     group_any,
+    largest,
     like,
-    namespace,
     not_,
     or_,
     take,
@@ -267,10 +267,7 @@ class Analysis:
         for step, size in zip(self.steps, sizes, strict=True):
             key = id(step.node.operation) if step.node.operation else id(step)
             if key in params:
-                pair = (np.asarray(x) if np.isscalar(x) else x for x in (
-                    params[key], size.params))
-                a, b = pair
-                params[key] = namespace(a, b).maximum(a, b)
+                params[key] = largest(params[key], size.params)
             else:
                 params[key] = size.params
         return Size(sum(params.values()), sum(size.macs for size in sizes))

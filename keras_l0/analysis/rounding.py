@@ -60,9 +60,7 @@ def rounding_floor(model: keras.Model, batch: Any) -> list[float]:
         training=False,
     )
     pairs = zip(_flat(moved), outputs(model, batch), strict=True)
-    return [
-        max(_largest(new - old), epsilon * _largest(old)) for new, old in pairs
-    ]
+    return [max(_largest(new - old), epsilon * _largest(old)) for new, old in pairs]
 
 
 def compare(
@@ -79,9 +77,7 @@ def compare(
     """
     worst = 0.0
     floors = rounding_floor(model, batch)
-    pairs = zip(
-        outputs(model, batch), outputs(other, other_batch), floors, strict=True
-    )
+    pairs = zip(outputs(model, batch), outputs(other, other_batch), floors, strict=True)
     for number, (old, new, floor) in enumerate(pairs):
         difference = _largest(np.where(old == new, 0.0, new - old))
         tolerance = _MARGIN * floor
@@ -101,9 +97,12 @@ def _tensors(batch: Any) -> Any:
 
 def _flat(outputs: Any) -> list[np.ndarray]:
     return [
-        np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(y, "float32"))
-                   if keras.backend.standardize_dtype(y.dtype) == "bfloat16"
-                   else keras.ops.convert_to_numpy(y), dtype="float64")
+        np.asarray(
+            keras.ops.convert_to_numpy(keras.ops.cast(y, "float32"))
+            if keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+            else keras.ops.convert_to_numpy(y),
+            dtype="float64",
+        )
         for y in keras.tree.flatten(outputs)
     ]
 

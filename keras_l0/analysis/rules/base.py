@@ -19,11 +19,21 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import and_, any_, concatenate, like, not_, or_, take
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    concatenate,
+    count,
+    like,
+    not_,
+    or_,
+    take,
+)
 
 __all__ = [
     "Atoms", "Barrier", "BarrierRule", "Channels", "Demand", "Flow", "RULES", "Rule",
-    "Signal", "Site", "Size", "and_", "any_", "concatenate", "like", "not_", "or_",
+    "Signal", "Site", "Size", "and_", "any_", "concatenate", "count",
+    "like", "not_", "or_",
     "register_strip_rule", "rule_for", "take",
 ]  # fmt: skip
 
@@ -188,9 +198,7 @@ class Rule:
         """Number of positions of the first output: all but batch and channels."""
         shape = self.node.outputs[0].shape
         axis = self.outs[0].axis
-        return math.prod(
-            size or 1 for a, size in enumerate(shape) if a and a != axis
-        )
+        return math.prod(size or 1 for a, size in enumerate(shape) if a and a != axis)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         """The channels of the outputs; raises `Barrier` if it cannot tell."""
@@ -287,9 +295,7 @@ class BarrierRule(Rule):
         new = site.build(type(operation), operation.get_config(), weights)
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(new, inputs))
-        return [
-            (y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)
-        ]
+        return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]
 
 
 def pinned(reference: Any) -> Demand:

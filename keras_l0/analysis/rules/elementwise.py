@@ -34,7 +34,9 @@ class ActivationRule(Rule):
         if not self.activation.elementwise:
             function = self.activation.function
             name = getattr(function, "__name__", type(function).__name__)
-            raise Barrier(f"activation {name} is not known to act on each element alone")
+            raise Barrier(
+                f"activation {name} is not known to act on each element alone"
+            )
         return [self.ins[0]]
 
     @property

@@ -20,7 +20,6 @@ from keras_l0.analysis.rules.base import (
     and_,
     any_,
     concatenate,
-    like,
     not_,
     or_,
     register_strip_rule,

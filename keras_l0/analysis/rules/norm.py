@@ -15,6 +15,7 @@ from keras_l0.analysis.rules.base import (
     Rule,
     Site,
     Size,
+    count,
     not_,
     register_strip_rule,
 )
@@ -42,7 +43,7 @@ class BatchNormalizationRule(Rule):
         return [Flow(ins[0].alive, not_(ins[0].alive))]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        return Size(len(self.layer.weights) * keep[0].sum(), 0.0)
+        return Size(len(self.layer.weights) * count(keep[0]), 0.0)
 
     def constants(self, site: Site) -> list[np.ndarray]:
         mean, slope, beta = self._affine()

@@ -18,6 +18,7 @@ from keras_l0.analysis.rules.base import (
     Size,
     and_,
     any_,
+    count,
     like,
     not_,
     pinned,
@@ -106,7 +107,7 @@ class Producer(Rule):
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         kernel = getattr(self.layer, self.kernel_name)
-        n_in, n_out = keep_in[0].sum(), keep[0].sum()
+        n_in, n_out = count(keep_in[0]), count(keep[0])
         if self.reads_all:
             n_in = like(keep[0], float(kernel.shape[-2]), 1)[0]
         taps = int(np.prod(kernel.shape[:-2]))

@@ -42,7 +42,10 @@ class ReshapeRule(Rule):
         shape = [1] * len(old)
         shape[axis] = old[axis]
         source = np.broadcast_to(np.arange(old[axis]).reshape(shape), old)
-        if getattr(self.layer, "data_format", None) == "channels_first" and len(old) > 1:
+        if (
+            getattr(self.layer, "data_format", None) == "channels_first"
+            and len(old) > 1
+        ):
             source = np.moveaxis(source, 0, -1)
         source = source.reshape(math.prod(new[:-1]), new[-1])
         if (source != source[0]).any():

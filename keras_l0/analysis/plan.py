@@ -1,0 +1,226 @@
+"""`plan`: what strip will do and why, before anything is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.rules.base import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedLayer:
+    """One call with weights or gates.
+
+    Attributes:
+        name: The layer's name.
+        kind: Its class name.
+        units: Channels that it makes now.
+        kept: Channels that are left after strip.
+        before: Its size now, gates not counted.
+        after: Its size after strip.
+        note: What is remarkable about it, or "".
+    """
+
+    name: str
+    kind: str
+    units: int
+    kept: int
+    before: Size
+    after: Size
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedBarrier:
+    """A call that strip does not look through, or only in part, and why."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StripPlan:
+    """What `keras_l0.strip` will do to a model. ``print`` it for the whole story.
+
+    Attributes:
+        model: The model's name.
+        inputs: The input mode, as in `keras_l0.strip`.
+        before: Size now, gates not counted.
+        after: Size after strip.
+        layers: The calls with weights or gates, in graph order.
+        barriers: What strip must not look through.
+        kept_inputs: For each input the indices of the features that the stripped
+            model reads (``"narrow"``: that it takes).
+        notes: What a user should know, in plain sentences.
+    """
+
+    model: str
+    inputs: str
+    before: Size
+    after: Size
+    layers: list[PlannedLayer]
+    barriers: list[PlannedBarrier]
+    kept_inputs: dict[str, list[int]]
+    notes: list[str]
+
+    def __repr__(self) -> str:
+        return (
+            f"<StripPlan of {self.model!r}: {self.before.params:,} -> "
+            f"{self.after.params:,} parameters, {self.before.macs:,} -> "
+            f"{self.after.macs:,} MACs, {len(self.barriers)} barriers>"
+        )
+
+    def __str__(self) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        text = io.StringIO()
+        console = Console(file=text, width=100, no_color=True, highlight=False)
+        table = Table(box=box.SIMPLE, title=f"Plan for {self.model!r}")
+        table.add_column("layer", overflow="fold")
+        table.add_column("type", overflow="fold")
+        for title in ("units", "kept", "parameters", "after", "MACs", "after"):
+            table.add_column(title, justify="right")
+        table.add_column("note", overflow="fold")
+        for row in self.layers:
+            numbers = (row.units, row.kept, row.before.params, row.after.params,
+                       row.before.macs, row.after.macs)  # fmt: skip
+            table.add_row(row.name, row.kind, *(f"{n:,}" for n in numbers), row.note)
+        table.add_section()
+        table.add_row(
+            "total", "", "", "",
+            *(f"{n:,}" for n in (self.before.params, self.after.params,
+                                 self.before.macs, self.after.macs)), "",
+        )  # fmt: skip
+        console.print(table)
+        for name, kept in self.kept_inputs.items():
+            console.print(f"input {name!r} ({self.inputs}): reads {_ranges(kept)}")
+        for barrier in self.barriers:
+            kind = f"{barrier.name!r} ({barrier.kind})"
+            console.print(f"barrier {kind}: {barrier.reason}", markup=False)
+        for note in self.notes:
+            console.print(note, markup=False)
+        return text.getvalue()
+
+
+def plan(model: keras.Model, inputs: str = "keep") -> StripPlan:
+    """What `keras_l0.strip` will remove from a model, what it keeps, and why.
+
+    Args:
+        model: A built Sequential or functional model, gated or plain.
+        inputs: As in `keras_l0.strip`.
+
+    Raises:
+        TypeError: If ``model`` is not a Keras model.
+        ValueError: If ``model`` has no readable graph, or ``inputs`` is unknown.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(3), keras.layers.Dense(2)],
+        ...     name="toy")
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> keras_l0.plan(model)
+        <StripPlan of 'toy': 23 -> 16 parameters, 18 -> 12 MACs, 0 barriers>
+    """
+    return plan_of(Analysis(model, inputs))
+
+
+def plan_of(analysis: Analysis) -> StripPlan:
+    """`plan` of a model that has been analysed already."""
+    open_ = analysis.test_open()
+    before = analysis.evaluate([np.ones(len(gate)) for gate in open_])
+    after = analysis.evaluate(open_)
+    layers, barriers = [], []
+    for number, step in enumerate(analysis.steps):
+        rule, node = step.rule, step.node
+        kind = type(node.operation).__name__
+        if rule.reason and not _is_output_only(analysis, step):
+            barriers.append(PlannedBarrier(node.name, kind, rule.reason))
+        if rule.gate is None and not before.sizes[number].params:
+            continue
+        out = step.outs[0]
+        kept = round(float(after.keep[out].sum()))
+        sizes = [_whole(e.sizes[number]) for e in (before, after)]
+        units = analysis.channels[out].size
+        note = _note(analysis, after, out, kept)
+        layers.append(PlannedLayer(node.name, kind, units, kept, *sizes, note))
+    return StripPlan(
+        model=analysis.graph.model.name,
+        inputs=analysis.inputs_mode,
+        before=_whole(before.total),
+        after=_whole(after.total),
+        layers=layers,
+        barriers=barriers,
+        kept_inputs=_kept_inputs(analysis, after),
+        notes=_notes(analysis, after),
+    )
+
+
+def _is_output_only(analysis: Analysis, step: Step) -> bool:
+    """Whether a step only keeps what it has to keep anyway, as a model output."""
+    reads_freely = not getattr(step.rule, "reads_all", True)
+    return reads_freely and set(step.outs) <= set(analysis.output_slots)
+
+
+def _note(analysis: Analysis, after: Evaluation, slot: int, kept: int) -> str:
+    if kept and not after.flows[slot].alive.any():
+        return "constant: nothing that varies reaches it, or every gate is closed"
+    if not kept:
+        return "removed as a whole"
+    return ""
+
+
+def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
+    notes = []
+    if not analysis.gates:
+        notes.append("Nothing is gated: strip returns an equal model.")
+    for tensor, slot in zip(analysis.graph.outputs, analysis.output_slots, strict=True):
+        if not after.flows[slot].alive.any():
+            node = analysis.graph.producer(tensor)
+            name = node.name if node else f"input {slot}"
+            notes.append(
+                f"Output {name!r} no longer depends on any input, because every gate "
+                "of some layer before it is closed. Train with a lower `l0`."
+            )
+    return notes
+
+
+def _kept_inputs(analysis: Analysis, after: Evaluation) -> dict[str, list[int]]:
+    """The features that anybody reads, by input name, where they can be told apart."""
+    slots = dict.fromkeys(analysis.input_slots)
+    readers = {
+        step.ins[0]: step.outs[0]
+        for step in analysis.steps
+        if step.node.operation is None and step.ins[0] in slots
+    }
+    return {
+        kt.name: np.flatnonzero(after.keep[readers.get(slot, slot)]).tolist()
+        for kt, slot in zip(
+            analysis.graph.model.inputs, analysis.input_slots, strict=True
+        )
+        if analysis.channels[slot].axis is not None and analysis.channels[slot].size > 1
+    }
+
+
+def _ranges(indices: list[int]) -> str:
+    """Indices as compact ranges: 0-2, 5."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and runs[-1][1] == i - 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    spelled = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+    return f"{len(indices)} features: {', '.join(spelled)}"
+
+
+def _whole(size: Size) -> Size:
+    return Size(round(float(size.params)), round(float(size.macs)))

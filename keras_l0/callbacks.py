@@ -1,0 +1,64 @@
+"""What `fit` shows of the gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.passes import Analysis
+
+
+class Density(keras.callbacks.Callback):
+    """Puts the deployed size into `fit`'s progress bar and history.
+
+    Three values are added to the logs: ``params`` and ``macs``, the parameters and
+    multiply-accumulates that `keras_l0.strip` would leave right now, and ``density``,
+    the share of the parameters with all gates open. They are read once per epoch, so
+    the cost is next to nothing; `evaluate` is left alone.
+
+    Args:
+        inputs: As in `keras_l0.strip`.
+
+    Example:
+        >>> import numpy as np, keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(3), keras.layers.Dense(2)])
+        >>> model.compile("adam", "mse")
+        >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0,
+        ...                     callbacks=[keras_l0.callbacks.Density()])
+        >>> history.history["params"], history.history["density"]
+        ([23], [1.0])
+    """
+
+    def __init__(self, inputs: str = "keep") -> None:
+        super().__init__()
+        self.inputs = inputs
+        self._analysis: Analysis | None = None
+        self._values: dict[str, float] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._analysis = Analysis(self.model, self.inputs)
+        ones = [np.ones(gate.count) for gate in self._analysis.gates]
+        self._dense = float(self._analysis.evaluate(ones).total.params)
+        self._measure()
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        if logs is not None:
+            logs.update(self._values)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._measure()
+        if logs is not None:
+            logs.update(self._values)
+
+    def _measure(self) -> None:
+        total = self._analysis.evaluate(self._analysis.test_open()).total
+        self._values = {
+            "density": float(total.params) / self._dense,
+            "params": round(float(total.params)),
+            "macs": round(float(total.macs)),
+        }

@@ -1,0 +1,114 @@
+"""`profile`: how large a model is, in expectation and as it would be shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.rules.base import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerProfile:
+    """One call of a layer: its units and its size.
+
+    Attributes:
+        name: The layer's name.
+        kind: Its class name.
+        units: Channels that it makes with all gates open.
+        kept: Channels that are left after strip.
+        dense: Size with all gates open, the gates themselves not counted.
+        expected: Size in expectation under the gates.
+        deployed: Size after strip.
+    """
+
+    name: str
+    kind: str
+    units: int
+    kept: int
+    dense: Size
+    expected: Size
+    deployed: Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The size of a model, whole and per layer (see `LayerProfile`)."""
+
+    dense: Size
+    expected: Size
+    deployed: Size
+    layers: list[LayerProfile]
+
+
+def profile(model: keras.Model, inputs: str = "keep") -> Profile:
+    """Parameters and MACs of a gated model: dense, expected and deployed.
+
+    A MAC is one multiply-accumulate of a kernel, per example. Parameters are counted as
+    Keras counts them.
+
+    Args:
+        model: A built Sequential or functional model, gated or plain.
+        inputs: As in `keras_l0.strip`.
+
+    Returns:
+        A `Profile`; ``deployed`` is what ``strip(model, inputs)`` really has.
+
+    Raises:
+        TypeError: If ``model`` is not a Keras model.
+        ValueError: If ``model`` has no readable graph, or ``inputs`` is unknown.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(3), keras.layers.Dense(2)])
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> report = keras_l0.profile(model)
+        >>> report.dense, report.deployed
+        (Size(params=23, macs=18), Size(params=16, macs=12))
+        >>> [(layer.name, layer.units, layer.kept) for layer in report.layers]
+        [('l0_dense', 3, 2), ('dense', 2, 2)]
+    """
+    return profile_of(Analysis(model, inputs))
+
+
+def profile_of(analysis: Analysis) -> Profile:
+    """`profile` of a model that has been analysed already."""
+    probabilities = [
+        np.asarray(keras.ops.convert_to_numpy(gate.prob_open), "float64").ravel()
+        for gate in analysis.gates
+    ]
+    dense = analysis.evaluate([np.ones(len(p)) for p in probabilities])
+    expected = analysis.evaluate(probabilities)
+    deployed = analysis.evaluate(analysis.test_open())
+    layers = [
+        LayerProfile(
+            name=step.node.name,
+            kind=type(step.node.operation).__name__,
+            units=analysis.channels[step.outs[0]].size,
+            kept=kept_units(step, deployed),
+            dense=_whole(dense.sizes[number]),
+            expected=Size(*map(float, expected.sizes[number])),
+            deployed=_whole(deployed.sizes[number]),
+        )
+        for number, step in enumerate(analysis.steps)
+        if step.rule.gate is not None or dense.sizes[number].params
+    ]
+    return Profile(
+        dense=_whole(dense.total),
+        expected=Size(*map(float, expected.total)),
+        deployed=_whole(deployed.total),
+        layers=layers,
+    )
+
+
+def kept_units(step: Step, evaluation: Evaluation) -> int:
+    """Channels that a step's first output keeps."""
+    return round(float(np.sum(evaluation.keep[step.outs[0]])))
+
+
+def _whole(size: Size) -> Size:
+    return Size(round(float(size.params)), round(float(size.macs)))
