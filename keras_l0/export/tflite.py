@@ -236,9 +236,7 @@ def _reason(error: Exception) -> str:
     return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
 
 
-def _macs(model: keras.Model) -> int | None:
-    try:
-        from keras_l0.report import profile
-    except ModuleNotFoundError:
-        return None
+def _macs(model: keras.Model) -> int:
+    from keras_l0.report import profile
+
     return profile(model).deployed.macs

@@ -16,6 +16,8 @@ from keras_l0.export.silence import silence
 _FLOORS = 10
 _EPSILON = float(np.finfo(np.float32).eps)
 _CHUNK = 32
+# A comparison that allows more than this share of the scale could hardly fail.
+_BLIND = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,13 @@ def verify(
                 f"Output {name!r} of the converted model differs from Keras' by "
                 f"{found.difference:.1e} of its scale, where rounding explains "
                 f"{found.tolerance:.1e}; nothing was written."
+            )
+        if found.tolerance > _BLIND:
+            raise ExportError(
+                f"Output {name!r} of the Keras model moves by more than "
+                f"{found.tolerance / _FLOORS:.1e} of its scale when its weights are "
+                "rounded differently, which leaves nothing to compare: pass `data` "
+                "that is like the model's own, or verify=False; nothing was written."
             )
         if found.difference * worst.tolerance >= worst.difference * found.tolerance:
             worst = found

@@ -106,6 +106,7 @@ def test_the_report_says_what_was_written(tmp_path):
     assert report.bytes == len(content)
     assert report.gzip_bytes == len(gzip.compress(content, mtime=0)) < report.bytes
     assert report.params == model.count_params()
+    assert report.macs == 14 * 14 * 4 * 18 + 5 * 5 * 6 * 36 + 24 * 7 + 7 * 3
     assert report.inputs == ("image",) and report.outputs == ("scores",)
     assert 0 <= report.max_difference <= report.tolerance < 1e-3
     assert len(repr(report)) < len(str(path)) + 50
@@ -256,7 +257,6 @@ def test_a_model_that_cannot_be_rebuilt_is_named(tmp_path):
 
 
 def test_a_gated_model_is_stripped_first(tmp_path):
-    pytest.importorskip("keras_l0.rewrite")
     from keras_l0.layers import L0Dense
 
     gated = L0Dense(6, activation="relu")
@@ -334,6 +334,14 @@ def test_outputs_that_are_never_finite_are_no_agreement(tmp_path):
     x = keras.Input((4,))
     model = keras.Model(x, keras.ops.log(-1 - keras.ops.square(x)))
     with pytest.raises(ExportError, match="nowhere finite.*`data`"):
+        to_tflite(model, tmp_path / "net.tflite")
+
+
+def test_a_model_that_amplifies_rounding_cannot_be_judged(tmp_path):
+    x = keras.Input((4,))
+    h = layers.Dense(4)(x)
+    model = awkward(keras.Model(x, keras.ops.sin(1e7 * h)))
+    with pytest.raises(ExportError, match="rounded differently.*`data`"):
         to_tflite(model, tmp_path / "net.tflite")
 
 
