@@ -38,7 +38,7 @@ def to_tflite(
     written, its outputs are compared with Keras': what differs by more than 10 times
     the model's own rounding floor is an error. The file appears whole or not at all,
     and an earlier one stays where the export fails. Nothing is printed; the process's
-    stdout and stderr are closed for the moment of the conversion.
+    stdout and stderr are redirected while it converts and runs the file.
 
     Args:
         model: A built Sequential or functional model, with or without gates. It is
