@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rounding import compare, example_batch
-from keras_l0.analysis.rules.base import Signal, Site
 from keras_l0.analysis.rules.gate import GateRule
 
 

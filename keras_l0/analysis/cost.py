@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_l0.analysis.facts import Size
 from keras_l0.analysis.passes import Analysis
-from keras_l0.analysis.rules.base import Size
 
 
 class Cost:

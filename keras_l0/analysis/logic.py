@@ -20,14 +20,17 @@ def namespace(*arrays: Any) -> Any:
 
 
 def and_(a: Any, b: Any) -> Any:
+    """Both."""
     return a * b
 
 
 def or_(a: Any, b: Any) -> Any:
+    """Either; the same object twice is one event, not two independent ones."""
     return a if a is b else a + b - a * b
 
 
 def not_(a: Any) -> Any:
+    """The opposite."""
     return 1.0 - a
 
 
@@ -60,6 +63,7 @@ def count(a: Any) -> Any:
 
 
 def take(a: Any, indices: np.ndarray) -> Any:
+    """The elements at ``indices``."""
     return namespace(a).take(a, indices, axis=0)
 
 
@@ -71,6 +75,7 @@ def largest(a: Any, b: Any) -> Any:
 
 
 def concatenate(parts: list[Any]) -> Any:
+    """Vectors end to end."""
     return namespace(*parts).concatenate(parts)
 
 

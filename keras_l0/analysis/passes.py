@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules)
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Size, opaque, pinned
 from keras_l0.analysis.graph import Node, Tensor, trace
 from keras_l0.analysis.logic import (
     and_,
@@ -27,17 +28,7 @@ from keras_l0.analysis.logic import (
     or_,
     take,
 )
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Channels,
-    Demand,
-    Flow,
-    Rule,
-    Size,
-    opaque,
-    pinned,
-    rule_for,
-)
+from keras_l0.analysis.rules.base import Rule, rule_for
 from keras_l0.analysis.rules.shape import ReshapeRule, SelectRule
 from keras_l0.layers import L0Gate, find_gates
 

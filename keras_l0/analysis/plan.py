@@ -8,8 +8,8 @@ import io
 import keras
 import numpy as np
 
+from keras_l0.analysis.facts import Size
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
-from keras_l0.analysis.rules.base import Size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,16 +8,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import Activation, describe
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Barrier,
-    Channels,
-    Flow,
-    Rule,
-    Site,
-    not_,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
+from keras_l0.analysis.logic import not_
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
 @register_strip_rule(

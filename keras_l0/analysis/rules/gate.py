@@ -7,17 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Channels,
-    Demand,
-    Flow,
-    Rule,
-    Site,
-    like,
-    or_,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
+from keras_l0.analysis.logic import like, or_
+from keras_l0.analysis.rules.base import Rule, register_strip_rule
 from keras_l0.layers import L0Gate
 
 

@@ -8,22 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Barrier,
-    Channels,
-    Demand,
-    Flow,
-    Rule,
-    Signal,
-    Site,
-    and_,
-    any_,
-    concatenate,
-    not_,
-    or_,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
+from keras_l0.analysis.logic import and_, any_, concatenate, not_, or_
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
 class MergeRule(Rule):

@@ -7,18 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Barrier,
-    Channels,
-    Flow,
-    Rule,
-    Site,
-    Size,
-    count,
-    not_,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
+from keras_l0.analysis.logic import count, not_
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
 @register_strip_rule(keras.layers.BatchNormalization)

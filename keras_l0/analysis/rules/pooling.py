@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Barrier,
-    Channels,
-    Rule,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
 def _spatial(kind: str) -> list[type]:

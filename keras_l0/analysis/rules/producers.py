@@ -8,22 +8,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Channels,
-    Demand,
-    Flow,
-    Rule,
-    Site,
-    Size,
-    and_,
-    any_,
-    count,
-    like,
-    not_,
-    pinned,
-    register_strip_rule,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, pinned
+from keras_l0.analysis.logic import and_, any_, count, like, not_
+from keras_l0.analysis.rules.base import Rule, register_strip_rule
 from keras_l0.layers import L0Conv2D, L0Dense
 
 

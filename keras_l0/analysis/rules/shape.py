@@ -8,18 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.logic import group_any
-from keras_l0.analysis.rules.base import (
-    Atoms,
-    Barrier,
-    Channels,
-    Demand,
-    Flow,
-    Rule,
-    Site,
-    register_strip_rule,
-    take,
-)
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
+from keras_l0.analysis.logic import group_any, take
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
 @register_strip_rule(keras.layers.Flatten, keras.layers.Reshape)

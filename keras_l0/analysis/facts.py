@@ -1,0 +1,148 @@
+"""What the analysis knows of a tensor: its channels, facts about them, its fate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_l0.analysis.logic import like
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The channels of a tensor.
+
+    Attributes:
+        axis: The axis they lie on (positive), or None for a tensor without any: it is
+            then kept or dropped as one.
+        atoms: For each channel the decision that keeps it, as an integer. Channels with
+            the same atom go together.
+    """
+
+    axis: int | None
+    atoms: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return len(self.atoms)
+
+
+class Atoms:
+    """Issues decisions (integers) and ties them together."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ties: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def new(self, size: int) -> np.ndarray:
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
+    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
+        self._ties.append((a, b))
+
+    def resolve(self) -> np.ndarray:
+        """For each atom the smallest atom it is tied to, directly or not."""
+        labels = np.arange(self.count)
+        if not self._ties:
+            return labels
+        a, b = (np.concatenate(side) for side in zip(*self._ties, strict=True))
+        while True:
+            low = np.minimum(labels[a], labels[b])
+            before = labels.copy()
+            np.minimum.at(labels, a, low)
+            np.minimum.at(labels, b, low)
+            labels = labels[labels]
+            if np.array_equal(before, labels):
+                return labels
+
+
+class Flow(NamedTuple):
+    """Forward facts, one number in [0, 1] per channel of a tensor.
+
+    ``alive``: it varies with the input. ``const``: it is the same for every input and
+    position, and possibly not 0. Neither: it is 0 for every input.
+    """
+
+    alive: Any
+    const: Any
+
+
+class Demand(NamedTuple):
+    """Backward facts, one number per channel.
+
+    ``need``: somebody reads its variation. ``pin``: it must be there even if constant.
+    """
+
+    need: Any
+    pin: Any
+
+
+class Size(NamedTuple):
+    """Parameters as Keras counts them, and multiply-accumulates per example."""
+
+    params: Any
+    macs: Any
+
+
+@dataclasses.dataclass
+class Signal:
+    """What has become of a tensor in the stripped model.
+
+    Attributes:
+        tensor: The new symbolic tensor with the kept channels only; None if the whole
+            tensor is gone.
+        keep: Which of the old channels it holds, bool, shape (n,).
+        value: For each old channel that does not vary its value; NaN elsewhere.
+        scale: What the kept channels must still be multiplied by to be the old ones,
+            shape (n,): open gates waiting to be folded into the next weights.
+    """
+
+    tensor: Any
+    keep: np.ndarray
+    value: np.ndarray
+    scale: np.ndarray
+
+
+@dataclasses.dataclass
+class Site:
+    """One call to rewrite: what `Rule.rewrite` gets.
+
+    Attributes:
+        ins: The rewritten inputs.
+        keep: For each output the channels to keep, bool.
+        flows_in: Facts of the inputs, zeros and ones.
+        flows: Facts of the outputs.
+        gate: The values of the call's own gates at test time, or None.
+        factor: What the outputs are to be multiplied by on behalf of a gate further
+            on, shape (n,).
+        build: ``build(layer_or_type, config, weights)`` gives a new layer under the old
+            one's name; ``weights`` (list of arrays, as in `get_weights`) are set once
+            it is built.
+        rescale: ``rescale(i)`` is input ``i`` with its waiting scale applied.
+    """
+
+    ins: list[Signal]
+    keep: list[np.ndarray]
+    flows_in: list[Flow]
+    flows: list[Flow]
+    gate: np.ndarray | None
+    factor: np.ndarray
+    build: Callable[..., Any]
+    rescale: Callable[[int], Signal]
+
+
+def pinned(reference: Any) -> Demand:
+    """The demand for every channel, in the reference's length and namespace."""
+    ones = like(reference, 1.0, reference.shape[0])
+    return Demand(ones, ones)
+
+
+def opaque(shape: tuple[int | None, ...], atoms: Atoms) -> Channels:
+    """Fresh channels on the last axis of a tensor of this shape."""
+    if len(shape) > 1 and shape[-1] is not None:
+        return Channels(len(shape) - 1, atoms.new(shape[-1]))
+    return Channels(None, atoms.new(1))
