@@ -11,6 +11,7 @@ except ImportError as _error:
 from keras_l0 import callbacks, layers, regularizers
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
+from keras_l0.export import ExportError, ExportReport, to_tflite
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers.gate import GateOptions
 from keras_l0.layers.gate import find_gates as gates
@@ -20,7 +21,7 @@ from keras_l0.rewrite import strip
 __version__ = "0.1.0"
 
 __all__ = [
-    "GateOptions", "HardConcrete", "Profile", "Rule", "StripPlan", "callbacks",
-    "gates", "layers", "plan", "profile", "register_strip_rule", "regularizers",
-    "strip",
+    "ExportError", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
+    "StripPlan", "callbacks", "gates", "layers", "plan", "profile",
+    "register_strip_rule", "regularizers", "strip", "to_tflite",
 ]  # fmt: skip

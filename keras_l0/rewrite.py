@@ -9,10 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
-from keras_l0.analysis.rounding import compare, example_batch
+from keras_l0.analysis.rounding import agree, outputs
 from keras_l0.analysis.rules.gate import GateRule
+
+# Examples to compare the old and the new model on, if the user gives none.
+_EXAMPLES = 8
 
 
 def strip(
@@ -68,10 +72,34 @@ def strip(
             f"plan promised {promised}. Please report this with the model."
         )
     if verify:
-        batch = example_batch(model) if data is None else data
-        narrowed = narrow(analysis, evaluation, batch)
-        compare(model, stripped, batch, narrowed, what="The stripped model")
+        _verify(analysis, evaluation, stripped, data)
     return stripped
+
+
+def _verify(
+    analysis: Analysis, evaluation: Evaluation, stripped: keras.Model, data: Any
+) -> None:
+    """Raises unless the stripped model agrees with its source on a batch."""
+    model = analysis.graph.model
+    batch = random_arrays(model, _EXAMPLES) if data is None else arrays(model, data)
+    narrow = [
+        array[..., evaluation.keep[slot] > 0]
+        if analysis.channels[slot].axis is not None
+        else array
+        for array, slot in zip(batch, analysis.input_slots, strict=True)
+    ]
+    names = [
+        getattr(node, "name", "input")
+        for node in map(analysis.graph.producer, analysis.graph.outputs)
+    ]
+    found = agree(model, batch, outputs(stripped, narrow), names, "the stripped model")
+    if found.blind:
+        warnings.warn(
+            f"Rounding alone moves the outputs of model {model.name!r} so far on these "
+            "inputs that comparing it with the stripped model shows nothing: pass "
+            "`data` that is like the model's own.",
+            stacklevel=3,
+        )
 
 
 def require_finite(model: Any) -> None:
@@ -80,22 +108,10 @@ def require_finite(model: Any) -> None:
         values = keras.ops.convert_to_numpy(weight)
         if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
             raise ValueError(
-                f"Training diverged: weight {weight.path!r} of `model` holds NaN or "
-                "infinite values. Restore an earlier checkpoint, or train with a lower "
-                "learning rate."
+                "`model` must have finite weights. Received: NaN or infinity in "
+                f"{weight.path!r} of {model.name!r}: training diverged. Restore an "
+                "earlier checkpoint, or train with a lower learning rate."
             )
-
-
-def narrow(analysis: Analysis, evaluation: Evaluation, batch: Any) -> Any:
-    """The batch with the input features that the stripped model takes."""
-    flat = keras.tree.flatten(batch)
-    narrowed = [
-        np.asarray(keras.ops.convert_to_numpy(x))[..., evaluation.keep[slot] > 0]
-        if analysis.channels[slot].axis is not None
-        else x
-        for x, slot in zip(flat, analysis.input_slots, strict=True)
-    ]
-    return keras.tree.pack_sequence_as(batch, narrowed)
 
 
 class _Rewriter:

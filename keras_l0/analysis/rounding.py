@@ -6,106 +6,178 @@ off by one unit in the last place of the precision that it computes in.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 
 _EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
-_MARGIN = 10.0
+# How far apart two evaluations may lie, in rounding floors of the model.
+_FLOORS = 10
+_CHUNK = 32
+# A comparison that allows more than this share of the scale could hardly fail.
+_BLIND = 0.1
 
 
-def example_batch(model: keras.Model, size: int = 8) -> Any:
-    """A random batch of the model's input structure."""
-    generator = np.random.default_rng(0)
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Of the output closest to its tolerance: both numbers as shares of its scale."""
 
-    def example(tensor: Any) -> np.ndarray:
-        shape = (size, *(d or 8 for d in tensor.shape[1:]))
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
-        if "float" in dtype:
-            return generator.normal(size=shape).astype(
-                "float32" if dtype == "bfloat16" else dtype
-            )
-        return generator.integers(0, 2, size=shape).astype(dtype)
+    difference: float
+    tolerance: float
 
-    if isinstance(model, keras.Sequential):
-        return example(model.inputs[0])
-    return keras.tree.map_structure(example, model.input)
+    @property
+    def blind(self) -> bool:
+        """Whether the tolerance is so wide that the comparison could hardly fail."""
+        return self.tolerance > _BLIND
 
 
-def outputs(model: keras.Model, batch: Any) -> list[np.ndarray]:
-    """The model's test-time outputs, flat, as float64."""
-    return _flat(model(_tensors(batch), training=False))
+class Disagreement(RuntimeError):
+    """Two models that should be one function are not."""
 
 
-def rounding_floor(model: keras.Model, batch: Any) -> list[float]:
-    """For each output the largest change under a rounding error in every weight."""
+def outputs(
+    model: keras.Model, batch: list[np.ndarray], weights: Any = None
+) -> list[np.ndarray]:
+    """The flat outputs at test time, under other weights if given; no state changes.
+
+    Args:
+        model: A Sequential or functional model.
+        batch: One array per input.
+        weights: Values of the trainable and of the non-trainable variables.
+    """
+    trainable, non_trainable = weights or (
+        [variable.value for variable in model.trainable_variables],
+        [variable.value for variable in model.non_trainable_variables],
+    )
+    chunks = []
+    for start in range(0, len(batch[0]), _CHUNK):
+        inputs = [
+            keras.ops.convert_to_tensor(array[start : start + _CHUNK])
+            for array in batch
+        ]
+        if isinstance(model, keras.Sequential):
+            (inputs,) = inputs
+        else:
+            inputs = keras.tree.pack_sequence_as(model.input, inputs)
+        result, _ = model.stateless_call(
+            trainable, non_trainable, inputs, training=False
+        )
+        chunks.append([_numpy(y) for y in keras.tree.flatten(result)])
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def tolerances(
+    model: keras.Model, batch: list[np.ndarray], expected: list[np.ndarray]
+) -> list[float]:
+    """Per output: `_FLOORS` times what rounding alone does to this model.
+
+    The floor is the largest change when every weight moves by one unit in its last
+    place, up or down at random, and 8 epsilon of the output's scale on top, for what
+    elementary functions are off by.
+
+    Args:
+        model: The reference.
+        batch: One array per input.
+        expected: The reference's outputs on the batch.
+    """
     generator = np.random.default_rng(0)
     epsilon = max(
         _EPSILON.get(layer.compute_dtype, 0.0)
         for layer in model._flatten_layers(include_self=True)
     )
 
-    def disturbed(variable: Any) -> Any:
-        values = keras.ops.convert_to_numpy(variable)
-        if not np.issubdtype(values.dtype, np.floating):
+    def moved(variable: Any) -> Any:
+        if not keras.backend.is_float_dtype(variable.dtype):
             return variable.value
-        noise = generator.uniform(-epsilon, epsilon, values.shape)
-        return keras.ops.convert_to_tensor(values * (1 + noise), dtype=variable.dtype)
+        signs = generator.choice((-epsilon, epsilon), size=variable.shape)
+        return variable.value * keras.ops.convert_to_tensor(
+            1 + signs, dtype=variable.dtype
+        )
 
-    moved, _ = model.stateless_call(
-        [disturbed(v) for v in model.trainable_variables],
-        [disturbed(v) for v in model.non_trainable_variables],
-        _tensors(batch),
-        training=False,
-    )
-    pairs = zip(_flat(moved), outputs(model, batch), strict=True)
-    return [max(_largest(new - old), epsilon * _largest(old)) for new, old in pairs]
+    slack = [8 * epsilon * _scale(want) for want in expected]
+    floors = list(slack)
+    for _ in range(2):
+        weights = (
+            [moved(variable) for variable in model.trainable_variables],
+            [moved(variable) for variable in model.non_trainable_variables],
+        )
+        changed = outputs(model, batch, weights)
+        floors = [
+            max(floor, extra + _largest_difference(want, got))
+            for floor, extra, want, got in zip(
+                floors, slack, expected, changed, strict=True
+            )
+        ]
+    return [_FLOORS * floor for floor in floors]
 
 
-def compare(
-    model: keras.Model, other: keras.Model, batch: Any, other_batch: Any, what: str
-) -> float:
-    """Raises unless two models agree on a batch; the largest difference / tolerance.
+def agree(
+    model: keras.Model,
+    batch: list[np.ndarray],
+    received: list[np.ndarray],
+    names: list[str] | tuple[str, ...],
+    what: str,
+) -> Agreement:
+    """How well other outputs agree with a model's own.
 
     Args:
         model: The reference.
-        other: The other model.
-        batch: What the reference is run on.
-        other_batch: What the other is run on.
-        what: How to call the other model in an error.
+        batch: One array per input.
+        received: The outputs to compare, one array per output.
+        names: What to call the outputs in an error.
+        what: What to call the other model in an error.
+
+    Raises:
+        Disagreement: If an output has another shape, differs by more than rounding
+            explains, or is nowhere finite.
     """
-    worst = 0.0
-    floors = rounding_floor(model, batch)
-    pairs = zip(outputs(model, batch), outputs(other, other_batch), floors, strict=True)
-    for number, (old, new, floor) in enumerate(pairs):
-        difference = _largest(np.where(old == new, 0.0, new - old))
-        tolerance = _MARGIN * floor
-        if not difference <= tolerance:
-            raise RuntimeError(
-                f"{what} disagrees with the source model {model.name!r}: output "
-                f"{number} differs by up to {difference:.3g}, where rounding explains "
-                f"{tolerance:.3g}. Please report this with the model."
+    expected = outputs(model, batch)
+    allowed = tolerances(model, batch, expected)
+    worst = Agreement(0.0, 0.0)
+    for name, want, got, tolerance in zip(
+        names, expected, received, allowed, strict=True
+    ):
+        if want.shape != got.shape:
+            raise Disagreement(
+                f"Output {name!r} of {what} has the shape {got.shape[1:]} per example, "
+                f"not {want.shape[1:]} as in Keras."
             )
-        worst = max(worst, difference / tolerance if tolerance else 0.0)
+        if want.size and not np.isfinite(want).any():
+            raise Disagreement(
+                f"Output {name!r} of model {model.name!r} is nowhere finite on the "
+                "examples to compare on: pass `data` that is like the model's own."
+            )
+        difference = _largest_difference(want, got)
+        scale = _scale(want) or 1.0
+        found = Agreement(difference / scale, tolerance / scale)
+        if difference > tolerance:
+            raise Disagreement(
+                f"Output {name!r} of {what} differs from that of model "
+                f"{model.name!r} by {found.difference:.1e} of its scale, where "
+                f"rounding explains {found.tolerance:.1e}."
+            )
+        if found.difference * worst.tolerance >= worst.difference * found.tolerance:
+            worst = found
     return worst
 
 
-def _tensors(batch: Any) -> Any:
-    return keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+def _numpy(tensor: Any) -> np.ndarray:
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = keras.ops.cast(tensor, "float32")
+    return keras.ops.convert_to_numpy(tensor)
 
 
-def _flat(outputs: Any) -> list[np.ndarray]:
-    return [
-        np.asarray(
-            keras.ops.convert_to_numpy(keras.ops.cast(y, "float32"))
-            if keras.backend.standardize_dtype(y.dtype) == "bfloat16"
-            else keras.ops.convert_to_numpy(y),
-            dtype="float64",
-        )
-        for y in keras.tree.flatten(outputs)
-    ]
+def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays of one shape; equal infinities and NaNs agree, others do not."""
+    a, b = a.astype("float64"), b.astype("float64")
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)
+    apart[(a == b) | (np.isnan(a) & np.isnan(b))] = 0
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
 
 
-def _largest(values: np.ndarray) -> float:
-    return float(np.abs(values).max(initial=0.0))
+def _scale(values: np.ndarray) -> float:
+    finite = np.abs(values[np.isfinite(values)].astype("float64"))
+    return float(finite.max(initial=0))

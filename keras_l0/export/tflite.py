@@ -11,6 +11,9 @@ from typing import Any
 
 import keras
 
+from keras_l0.analysis.batches import arrays, random_arrays
+from keras_l0.analysis.graph import require_graph
+from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.flatbuffer import count_ops
 from keras_l0.export.precision import in_float32
@@ -19,8 +22,11 @@ from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.verify import verify as verify_file
 from keras_l0.layers.gate import find_gates
+from keras_l0.report import profile
+from keras_l0.rewrite import require_finite, strip
 
-_INPUTS = ("keep", "gather", "narrow")
+# A model without data of its own is compared with its file on this many examples.
+_EXAMPLES = 16
 
 
 def to_tflite(
@@ -72,19 +78,20 @@ def to_tflite(
         {'FULLY_CONNECTED': 1}
     """
     destination = check_destination(path)
-    if inputs not in _INPUTS:
+    if inputs not in INPUT_MODES:
         raise ValueError(
-            f"`inputs` must be one of {', '.join(map(repr, _INPUTS))}. "
+            f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
             f"Received: inputs={inputs!r}"
         )
+    require_graph(model)
     _check_backend()
-    _check_model(model)
+    require_finite(model)
     plain = in_float32(_plain(model, inputs))
     signature = Signature.of(plain)
     if data is None:
-        batch = signature.random_arrays(_vocabulary(plain))
+        batch = random_arrays(plain, _EXAMPLES)
     else:
-        batch = signature.arrays(data)
+        batch = arrays(plain, data, signature.inputs)
 
     content = _convert(plain, signature)
     agreement = verify_file(content, plain, signature, batch) if verify else None
@@ -96,7 +103,7 @@ def to_tflite(
         tolerance=agreement.tolerance if agreement else None,
         ops=count_ops(content),
         params=plain.count_params(),
-        macs=_macs(plain),
+        macs=profile(plain).deployed.macs,
         inputs=signature.inputs,
         outputs=signature.outputs,
     )
@@ -123,50 +130,13 @@ def _check_backend() -> None:
             ) from error
 
 
-def _check_model(model: keras.Model) -> None:
-    expected = "`model` must be a built Sequential or functional Keras model."
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"{expected} Received: model={model!r} of type {type(model).__name__}"
-        )
-    if not hasattr(model, "inputs"):
-        received = f"Received: the {type(model).__name__} {model.name!r}, which is"
-        if isinstance(model, keras.Sequential):
-            raise ValueError(
-                f"{expected} {received} not built: give it a `keras.Input` or call "
-                "`model.build(input_shape)`."
-            )
-        raise ValueError(
-            f"{expected} {received} subclassed: Keras does not know its graph."
-        )
-    for variable in model.variables:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        if not bool(keras.ops.all(keras.ops.isfinite(variable.value))):
-            raise ValueError(
-                "`model` must have finite weights. Received: NaN or infinity in "
-                f"{variable.path!r} of {model.name!r}: training diverged."
-            )
-
-
 def _plain(model: keras.Model, inputs: str) -> keras.Model:
     """The model without gates, as a functional one."""
     if find_gates(model):
-        from keras_l0.rewrite import strip
-
         model = strip(model, inputs=inputs)
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs, model.outputs, name=model.name)
     return model
-
-
-def _vocabulary(model: keras.Model) -> int | None:
-    sizes = [
-        layer.input_dim
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Embedding)
-    ]
-    return min(sizes, default=None)
 
 
 def _convert(model: keras.Model, signature: Signature) -> bytes:
@@ -234,9 +204,3 @@ def _reason(error: Exception) -> str:
     if unknown:
         return f"none exists for {', '.join(unknown)}"
     return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
-
-
-def _macs(model: keras.Model) -> int:
-    from keras_l0.report import profile
-
-    return profile(model).deployed.macs

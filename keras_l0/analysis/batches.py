@@ -1,0 +1,127 @@
+"""Batches to compare two models on: a user's data, or random examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+# What stands for a size that the model leaves open, such as a sequence's length.
+_OPEN_SIZE = 8
+
+
+def arrays(model: keras.Model, data: Any, names: Sequence[str] = ()) -> list[Any]:
+    """Data in any form that ``model.predict`` takes, as one array per input.
+
+    Args:
+        model: A Sequential or functional model.
+        data: An array, or a list or a dict of them.
+        names: Other names of the inputs that a dict may go by.
+
+    Returns:
+        NumPy arrays in the order and dtypes of ``model.inputs``.
+
+    Raises:
+        ValueError: If the arrays do not fit the inputs.
+    """
+    keys = input_keys(model)
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    result = [np.asarray(leaf) for leaf in _leaves(data, keys, names)]
+    if not (
+        len(result) == len(shapes)
+        and all(array.dtype.kind in "biuf" for array in result)
+        and all(map(_fits, result, shapes))
+        and len({len(array) for array in result}) == 1
+        and len(result[0]) > 0
+    ):
+        expected = ", ".join(
+            f"{key}: (n, {', '.join(map(str, shape))})"
+            for key, shape in zip(keys, shapes, strict=True)
+        )
+        received = ", ".join(f"{array.dtype}{array.shape}" for array in result)
+        raise ValueError(
+            "`data` must hold one array per input, with one and the same number of "
+            f"examples n > 0: {expected}. Received: {received}"
+        )
+    return [
+        array.astype(_numpy_dtype(tensor))
+        for array, tensor in zip(result, model.inputs, strict=True)
+    ]
+
+
+def random_arrays(model: keras.Model, examples: int) -> list[np.ndarray]:
+    """A random batch, one array per input, the same at every call.
+
+    Floats are normal. Integers stay below the smallest vocabulary of the model's
+    embeddings; without one uint8 covers its range, as images do.
+    """
+    generator = np.random.default_rng(0)
+    vocabulary = _vocabulary(model)
+    result = []
+    for tensor in model.inputs:
+        size = (examples, *(n or _OPEN_SIZE for n in tensor.shape[1:]))
+        dtype = _numpy_dtype(tensor)
+        if dtype.startswith("float"):
+            result.append(generator.normal(size=size).astype(dtype))
+        else:
+            high = 2 if dtype == "bool" else 256 if dtype == "uint8" else 2
+            integers = generator.integers(vocabulary or high, size=size)
+            result.append(integers.astype(dtype))
+    return result
+
+
+def input_keys(model: keras.Model) -> list[str]:
+    """What Keras calls a model's inputs: keys of a dict, or names of tensors."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(model, keras.Sequential):
+        return names
+    return structure_keys(model.input, names)
+
+
+def structure_keys(structure: Any, names: Sequence[str]) -> list[str]:
+    """Names for the tensors of a structure: a dict's keys, or else ``names``."""
+    if not _is_flat_dict(structure):
+        return list(names)
+    position = keras.tree.pack_sequence_as(structure, list(range(len(names))))
+    return sorted(structure, key=position.__getitem__)
+
+
+def _numpy_dtype(tensor: Any) -> str:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    return array.ndim == len(shape) + 1 and all(
+        expected in (None, received)
+        for expected, received in zip(shape, array.shape[1:], strict=True)
+    )
+
+
+def _leaves(data: Any, keys: Sequence[str], names: Sequence[str]) -> list[Any]:
+    if not _is_flat_dict(data):
+        return keras.tree.flatten(data)
+    for known in (keys, names):
+        if known and all(key in data for key in known):
+            return [data[key] for key in known]
+    raise ValueError(
+        f"`data` must hold the inputs {', '.join(map(repr, keys))}. "
+        f"Received: a dict with the keys {', '.join(map(repr, data))}"
+    )
+
+
+def _is_flat_dict(value: Any) -> bool:
+    return isinstance(value, dict) and not any(
+        isinstance(item, (dict, list, tuple)) for item in value.values()
+    )
+
+
+def _vocabulary(model: keras.Model) -> int | None:
+    sizes = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    return min(sizes, default=None)
