@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # Keeps log(u) and log(1 - u) finite in float32 without moving any quantile visibly.
@@ -33,6 +36,7 @@ class HardConcrete:
         zeta: Upper end of the stretched interval, > 1.
 
     Raises:
+        TypeError: If a constant is not a real number.
         ValueError: If a constant lies outside its range.
 
     Example:
@@ -49,17 +53,9 @@ class HardConcrete:
     zeta: float = 1.1
 
     def __post_init__(self) -> None:
-        for name, holds, expected in (
-            ("beta", self.beta > 0, "> 0"),
-            ("gamma", self.gamma < 0, "< 0"),
-            ("zeta", self.zeta > 1, "> 1"),
-        ):
-            value = getattr(self, name)
-            if not (holds and math.isfinite(value)):
-                raise ValueError(
-                    f"`{name}` of HardConcrete must be a finite number {expected}. "
-                    f"Received: {name}={value!r}"
-                )
+        require_real("beta", self.beta, "> 0", lambda value: value > 0)
+        require_real("gamma", self.gamma, "< 0", lambda value: value < 0)
+        require_real("zeta", self.zeta, "> 1", lambda value: value > 1)
 
     @property
     def log_odds_shift(self) -> float:
@@ -77,17 +73,19 @@ class HardConcrete:
         Returns:
             Gates in [0, 1], of the broadcast shape.
         """
-        u = ops.clip(noise, _NOISE_EPSILON, 1 - _NOISE_EPSILON)
+        log_alpha = _float_tensor(log_alpha)
+        u = ops.convert_to_tensor(noise, dtype=log_alpha.dtype)
+        u = ops.clip(u, _NOISE_EPSILON, 1 - _NOISE_EPSILON)
         logits = (ops.log(u) - ops.log(1 - u) + log_alpha) / self.beta
         return self._stretch(ops.sigmoid(logits))
 
     def deterministic(self, log_alpha: Any) -> Any:
         """Test-time gates (Eq. 13). ``beta`` plays no part in them."""
-        return self._stretch(ops.sigmoid(ops.convert_to_tensor(log_alpha)))
+        return self._stretch(ops.sigmoid(_float_tensor(log_alpha)))
 
     def prob_open(self, log_alpha: Any) -> Any:
         """P(z != 0), the probability that the penalty charges for (Eq. 12)."""
-        return ops.sigmoid(ops.convert_to_tensor(log_alpha) + self.log_odds_shift)
+        return ops.sigmoid(_float_tensor(log_alpha) + self.log_odds_shift)
 
     def log_alpha(self, prob_open: float) -> float:
         """The location with a wanted probability of being open; inverts `prob_open`.
@@ -96,13 +94,10 @@ class HardConcrete:
             prob_open: P(z != 0), in (0, 1).
 
         Raises:
+            TypeError: If ``prob_open`` is not a real number.
             ValueError: If ``prob_open`` is not in (0, 1).
         """
-        if not 0 < prob_open < 1:
-            raise ValueError(
-                "`prob_open` must lie strictly between 0 and 1. "
-                f"Received: prob_open={prob_open!r}"
-            )
+        require_probability("prob_open", prob_open)
         return math.log(prob_open) - math.log1p(-prob_open) - self.log_odds_shift
 
     def _stretch(self, s: Any) -> Any:
@@ -114,3 +109,48 @@ class HardConcrete:
     @classmethod
     def from_config(cls, config: dict[str, float]) -> HardConcrete:
         return cls(**config)
+
+
+def _float_tensor(x: Any) -> Any:
+    x = ops.convert_to_tensor(x)
+    if keras.backend.is_float_dtype(x.dtype):
+        return x
+    return ops.cast(x, keras.backend.floatx())
+
+
+def require_real(
+    name: str, value: Any, expected: str, holds: Callable[[float], bool]
+) -> float:
+    """``value`` as a float, if it is a finite real number in a range.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What came.
+        expected: The range in words: "a finite number <expected>".
+        holds: Whether a number lies in the range.
+
+    Raises:
+        TypeError: If ``value`` is not a real number; a bool is not one.
+        ValueError: If it is NaN, infinite, or outside the range.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"`{name}` must be a real number {expected}. "
+            f"Received: {name}={value!r} of type {type(value).__name__}"
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and holds(number)):
+        raise ValueError(
+            f"`{name}` must be a finite number {expected}. Received: {name}={number!r}"
+        )
+    return number
+
+
+def require_probability(name: str, value: Any) -> float:
+    """`require_real` for a probability that is neither 0 nor 1."""
+    return require_real(
+        name, value, "strictly between 0 and 1", lambda number: 0 < number < 1
+    )

@@ -7,10 +7,9 @@ import numbers
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_l0.hard_concrete import HardConcrete
+from keras_l0.hard_concrete import HardConcrete, require_real
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -43,16 +42,7 @@ class L0(keras.regularizers.Regularizer):
     """
 
     def __init__(self, l0: float = 0.0) -> None:
-        if isinstance(l0, (bool, np.bool_)) or not isinstance(l0, numbers.Real):
-            raise TypeError(
-                "`l0` must be a real number (the strength per parameter). "
-                f"Received: l0={l0!r} of type {type(l0).__name__}"
-            )
-        if not (math.isfinite(l0) and l0 >= 0):
-            raise ValueError(
-                f"`l0` must be a finite number >= 0. Received: l0={float(l0)!r}"
-            )
-        self.l0 = float(l0)
+        self.l0 = require_real("l0", l0, ">= 0", lambda value: value >= 0)
 
     @classmethod
     def aic(cls, n_samples: int) -> L0:
@@ -86,6 +76,7 @@ class L0(keras.regularizers.Regularizer):
         self, log_alpha: Any, distribution: HardConcrete | None = None, cost: Any = 1.0
     ) -> Any:
         prob_open = (distribution or HardConcrete()).prob_open(log_alpha)
+        cost = ops.convert_to_tensor(cost, dtype=prob_open.dtype)
         return self.l0 * ops.sum(cost * prob_open)
 
     def get_config(self) -> dict[str, float]:

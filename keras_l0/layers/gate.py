@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.hard_concrete import HardConcrete
+from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
 from keras_l0.regularizers import L0
 
 
@@ -35,6 +35,7 @@ class GateOptions:
         distribution: The `HardConcrete` of the gates.
 
     Raises:
+        TypeError: If an option is of the wrong type.
         ValueError: If an option lies outside its range.
 
     Example:
@@ -49,20 +50,22 @@ class GateOptions:
     distribution: HardConcrete = HardConcrete()
 
     def __post_init__(self) -> None:
-        if not 0 < self.open_probability < 1:
-            raise ValueError(
-                "`open_probability` must lie strictly between 0 and 1. "
-                f"Received: open_probability={self.open_probability!r}"
-            )
+        require_probability("open_probability", self.open_probability)
         if self.noise not in ("batch", "example"):
             raise ValueError(
                 "`noise` must be 'batch' (one draw per batch) or 'example' (one draw "
                 f"per example). Received: noise={self.noise!r}"
             )
-        if not 0 < self.learning_rate_multiplier < math.inf:
-            raise ValueError(
-                "`learning_rate_multiplier` must be a finite number > 0. "
-                f"Received: learning_rate_multiplier={self.learning_rate_multiplier!r}"
+        require_real(
+            "learning_rate_multiplier",
+            self.learning_rate_multiplier,
+            "> 0",
+            lambda value: value > 0,
+        )
+        if not isinstance(self.distribution, HardConcrete):
+            raise TypeError(
+                "`distribution` must be a `keras_l0.HardConcrete`. Received: "
+                f"{self.distribution!r} of type {type(self.distribution).__name__}"
             )
 
     @classmethod
@@ -129,7 +132,7 @@ class L0Gate(keras.layers.Layer):
         The input's.
 
     Raises:
-        TypeError: If ``axis`` or ``l0`` is of the wrong type.
+        TypeError: If ``axis``, ``l0`` or ``cost`` is of the wrong type.
         ValueError: If a value is out of range, if ``axis`` names the batch axis, an
             axis that the input does not have, or one whose size is unknown.
 
@@ -202,10 +205,17 @@ class L0Gate(keras.layers.Layer):
             values: A number for all gates, or an array of the gates' shape.
 
         Raises:
+            TypeError: If the values are not numbers.
             ValueError: If the gate is not built, or the shapes differ.
         """
         self._require_built()
-        values = np.asarray(keras.ops.convert_to_numpy(values), dtype="float64")
+        try:
+            values = np.asarray(ops.convert_to_numpy(values), dtype="float64")
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"`values` for gate {self.name!r} must be numbers. "
+                f"Received: {values!r}"
+            ) from None
         if values.ndim and values.shape != tuple(self.raw.shape):
             raise ValueError(
                 f"`values` for gate {self.name!r} must be one number or have shape "
@@ -235,6 +245,8 @@ class L0Gate(keras.layers.Layer):
             z = self._draw(inputs)
         else:
             z = ops.reshape(self.test_gates, self.broadcast_shape)
+        # Integers are not autocast by Keras, and gates between 0 and 1 would vanish.
+        inputs = ops.cast(inputs, self.compute_dtype)
         return inputs * ops.cast(z, inputs.dtype)
 
     def _draw(self, inputs: Any) -> Any:
@@ -253,7 +265,7 @@ class L0Gate(keras.layers.Layer):
         log_alpha = raw * self.options.learning_rate_multiplier
         cost = self.cost
         if np.ndim(cost):
-            cost = np.reshape(cost, tuple(raw.shape)).astype(str(self.raw.dtype))
+            cost = np.reshape(cost, tuple(raw.shape))
         return self.regularizer(log_alpha, self.options.distribution, cost)
 
     def gated_axes(self, rank: int) -> tuple[int, ...]:
@@ -265,7 +277,9 @@ class L0Gate(keras.layers.Layer):
         shape = tuple(input_shape)
         axes = self.gated_axes(len(shape))
         problem = None
-        if not all(0 < axis < len(shape) for axis in axes):
+        if len(shape) < 2:
+            problem = "an axis besides the batch axis"
+        elif not all(0 < axis < len(shape) for axis in axes):
             problem = f"axes between 1 and {len(shape) - 1} (axis 0 is the batch)"
         elif len(set(axes)) != len(axes):
             problem = "each axis once"
@@ -354,10 +368,19 @@ def _validated_axis(axis: Any) -> int | tuple[int, ...]:
 
 
 def _validated_cost(cost: Any) -> float | list[float]:
-    values = np.asarray(cost, dtype="float64")
+    try:
+        values = np.asarray(cost)
+    except ValueError:  # a ragged list
+        values = np.asarray(None)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(
+            "`cost` must be a number or an array of numbers, the parameters that a "
+            f"gate switches. Received: cost={cost!r} of type {type(cost).__name__}"
+        )
     if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
         raise ValueError(
             "`cost` must be the number (>= 0) of parameters that a gate switches. "
             f"Received: cost={cost!r}"
         )
+    values = values.astype("float64")
     return values.ravel().tolist() if values.ndim else float(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import keras
@@ -53,11 +54,17 @@ class Gated:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.dtype_policy.quantization_mode is not None:
+            raise ValueError(
+                f"`dtype` of {self.name!r} must not be a quantized policy: strip the "
+                f"model and quantize the result. Received: {self.dtype_policy!r}"
+            )
         self.gate = L0Gate(
             axis=self.gated_axis,
             l0=l0,
             options=gate_options,
             dtype=self.dtype_policy,
+            trainable=self.trainable,
             name="gate",
         )
 
@@ -78,7 +85,9 @@ class Gated:
         if not self.gate.built:
             output_shape = self.compute_output_shape(input_shape)
             units = output_shape[self.gated_axis]
-            self.gate.cost = self.count_params() / units
+            # LoRA's factors are merged into the kernel before anything is shipped.
+            switched = [w for w in self.weights if not w.name.startswith("lora_")]
+            self.gate.cost = sum(math.prod(w.shape) for w in switched) / units
             self.gate.build(output_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -89,7 +98,17 @@ class Gated:
             **self.plain_config(),
             "l0": keras.saving.serialize_keras_object(self.gate.regularizer),
             "gate_options": keras.saving.serialize_keras_object(self.gate.options),
+            "gate_trainable": self.gate.trainable,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        gate_trainable = config.pop("gate_trainable", True)
+        layer = super().from_config(config)
+        if not gate_trainable:
+            layer.gate.trainable = False
+        return layer
 
     def plain_config(self) -> dict[str, Any]:
         """The config of the same layer without its gate."""
