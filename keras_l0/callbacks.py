@@ -35,13 +35,9 @@ class Density(keras.callbacks.Callback):
     def __init__(self, inputs: str = "keep") -> None:
         super().__init__()
         self.inputs = inputs
-        self._analysis: Analysis | None = None
         self._values: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._analysis = Analysis(self.model, self.inputs)
-        ones = [np.ones(gate.count) for gate in self._analysis.gates]
-        self._dense = float(self._analysis.evaluate(ones).total.params)
         self._measure()
 
     def on_train_batch_end(
@@ -56,9 +52,12 @@ class Density(keras.callbacks.Callback):
             logs.update(self._values)
 
     def _measure(self) -> None:
-        total = self._analysis.evaluate(self._analysis.test_open()).total
+        # Anew each time: what a closed channel is at rest moves with the statistics.
+        analysis = Analysis(self.model, self.inputs)
+        dense = analysis.evaluate([np.ones(gate.count) for gate in analysis.gates])
+        total = analysis.evaluate(analysis.test_open()).total
         self._values = {
-            "density": float(total.params) / self._dense,
+            "density": float(total.params) / float(dense.total.params),
             "params": round(float(total.params)),
             "macs": round(float(total.macs)),
         }

@@ -233,7 +233,8 @@ class _Rewriter:
     def _build(self, step: Step, kind: Any, config: dict, weights: list) -> Any:
         """A new operation under the old one's name; calls of one share one."""
         node = step.node
-        if id(node.operation) in self.layers:
+        shared = step.rule.shares_weights
+        if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         try:
             new = kind.from_config({**config, "name": node.name})
@@ -242,7 +243,7 @@ class _Rewriter:
                 f"While stripping {node.name!r} ({kind.__name__}): it cannot be made "
                 f"anew from its config. {error}"
             ) from error
-        if node.shared:
+        if shared:
             self.layers[id(node.operation)] = new
         if weights:
             self.weights.append((new, weights))

@@ -20,10 +20,17 @@ class Channels:
             then kept or dropped as one.
         atoms: For each channel the decision that keeps it, as an integer. Channels with
             the same atom go together.
+        rest: For each channel its value when it is at rest (see `Flow`).
     """
 
     axis: int | None
     atoms: np.ndarray
+    rest: np.ndarray
+
+    @classmethod
+    def rest_at_zero(cls, axis: int | None, atoms: np.ndarray) -> Channels:
+        """Channels that are 0 when at rest."""
+        return cls(axis, atoms, np.zeros(len(atoms)))
 
     @property
     def size(self) -> int:
@@ -64,7 +71,9 @@ class Flow(NamedTuple):
     """Forward facts, one number in [0, 1] per channel of a tensor.
 
     ``alive``: it varies with the input. ``const``: it is the same for every input and
-    position, and possibly not 0. Neither: it is 0 for every input.
+    position, but which value it has depends on the gates. Neither: it is at rest, which
+    is what a closed gate makes of it: 0 behind the gate, and further on the value
+    (`Channels.rest`) that activations and normalizations turn that into.
     """
 
     alive: Any
@@ -144,5 +153,5 @@ def pinned(reference: Any) -> Demand:
 def opaque(shape: tuple[int | None, ...], atoms: Atoms) -> Channels:
     """Fresh channels on the last axis of a tensor of this shape."""
     if len(shape) > 1 and shape[-1] is not None:
-        return Channels(len(shape) - 1, atoms.new(shape[-1]))
-    return Channels(None, atoms.new(1))
+        return Channels.rest_at_zero(len(shape) - 1, atoms.new(shape[-1]))
+    return Channels.rest_at_zero(None, atoms.new(1))

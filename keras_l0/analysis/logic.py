@@ -79,8 +79,20 @@ def concatenate(parts: list[Any]) -> Any:
     return namespace(*parts).concatenate(parts)
 
 
+def first(a: Any) -> Any:
+    """The first true element alone."""
+    xp = namespace(a)
+    before = xp.cumsum(a) - a
+    return a * xp.clip(1.0 - before, 0.0, 1.0)
+
+
 def like(reference: Any, value: float, size: int) -> Any:
     """A constant vector in the reference's namespace and dtype."""
+    return array_like(reference, np.full(size, value))
+
+
+def array_like(reference: Any, values: np.ndarray) -> Any:
+    """NumPy values in the reference's namespace and dtype."""
     if isinstance(reference, (np.ndarray, np.generic)):
-        return np.full(size, value, reference.dtype)
-    return ops.full((size,), value, dtype=reference.dtype)
+        return values.astype(reference.dtype)
+    return ops.convert_to_tensor(values, dtype=reference.dtype)

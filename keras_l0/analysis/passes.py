@@ -97,9 +97,12 @@ class Analysis:
         self.input_slots = list(slot_of.values())
         for tensor in self.graph.inputs:
             self._selectable(tensor, slot_of, atoms)
+        firsts: dict[int, Rule] = {}
         for node in self.graph.nodes:
             ins = [slot_of[t.index] for t in node.inputs]
-            rule = rule_for(node, [self.channels[i] for i in ins], atoms)
+            first = firsts.get(id(node.operation))
+            rule = rule_for(node, [self.channels[i] for i in ins], atoms, first)
+            firsts.setdefault(id(node.operation), rule)
             outs = [self._slot(c) for c in rule.outs]
             self.steps.append(Step(rule, ins, outs))
             for tensor, slot in zip(node.outputs, outs, strict=True):
@@ -204,12 +207,16 @@ class Analysis:
                 if demands[slot] is None:
                     nothing = 0.0 * flows[slot].alive
                     demands[slot] = Demand(nothing, nothing)
-            claimed = step.rule.claims([demands[i] for i in step.outs])
+            facts_in = [flows[i] for i in step.ins]
+            facts = [flows[i] for i in step.outs]
+            if step.rule.whole:
+                claimed = [pinned(flow.alive) for flow in facts]
+                asked = [pinned(flow.alive) for flow in facts_in]
+            else:
+                claimed = step.rule.claims([demands[i] for i in step.outs])
+                asked = step.rule.backward(facts_in, facts, claimed)
             for slot, demand in zip(step.outs, claimed, strict=True):
                 demands[slot] = demand
-            asked = step.rule.backward(
-                [flows[i] for i in step.ins], [flows[i] for i in step.outs], claimed
-            )
             for slot, demand in zip(step.ins, asked, strict=True):
                 ask(slot, demand)
         for slot in self.input_slots:

@@ -26,10 +26,9 @@ from keras_l0.analysis.facts import (
     Site,
     Size,
     opaque,
-    pinned,
 )
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import any_, like
+from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
 
 
 class Barrier(Exception):
@@ -43,15 +42,19 @@ class Rule:
         reason: Why the call is a barrier; None if it is not.
         passes_scale: ``f(s * x) == s * f(x)`` per channel for every s > 0.
         absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
+        whole: All channels of all inputs and outputs stay.
+        calls: The rules of all calls that use the same weights.
     """
 
     reason: str | None = None
-    passes_scale = False
-    absorbs_factor = False
+    passes_scale: bool = False
+    absorbs_factor: bool = False
+    whole: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node
         self.ins = ins
+        self.calls = [self]
         self.outs = self.connect(atoms)
 
     @property
@@ -69,6 +72,20 @@ class Rule:
         shape = self.node.outputs[0].shape
         axis = self.outs[0].axis
         return math.prod(size or 1 for a, size in enumerate(shape) if a and a != axis)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether other calls use the same weights, so that they go alike."""
+        return self.node.shared and bool(getattr(self.layer, "weights", ()))
+
+    def nonzero(self, i: int, flow: Flow) -> Any:
+        """Which channels of input ``i`` are constant and possibly not 0."""
+        return or_(flow.const, self.rests(i, flow))
+
+    def rests(self, i: int, flow: Flow) -> Any:
+        """Which channels of input ``i`` are at rest, at a value other than 0."""
+        odd = array_like(flow.alive, (self.ins[i].rest != 0).astype("float64"))
+        return and_(and_(not_(flow.alive), not_(flow.const)), odd)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         """The channels of the outputs; raises `Barrier` if it cannot tell."""
@@ -124,6 +141,8 @@ class Rule:
 class BarrierRule(Rule):
     """The rule of what strip must not look through: everything stays."""
 
+    whole = True
+
     def __init__(
         self, node: Node, ins: list[Channels], atoms: Atoms, reason: str
     ) -> None:
@@ -143,14 +162,6 @@ class BarrierRule(Rule):
             Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
             for c in self.outs
         ]
-
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        return [pinned(d.need) for d in outs]
-
-    def backward(
-        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
-    ) -> list[Demand]:
-        return [pinned(flow.alive) for flow in ins]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         params = getattr(self.layer, "count_params", lambda: 0)()
@@ -215,13 +226,40 @@ def register_strip_rule(
     return decorate
 
 
-def rule_for(node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
-    """The rule of one call: its type's, or a barrier with the reason."""
-    rule = RULES.get(type(node.operation))
-    if rule is None:
+def rule_for(
+    node: Node, ins: list[Channels], atoms: Atoms, first: Rule | None = None
+) -> Rule:
+    """The rule of one call: its type's, or a barrier with the reason.
+
+    Args:
+        node: The call.
+        ins: The channels of its inputs.
+        atoms: Where to get decisions from.
+        first: The rule of the first call of the same operation, if there is one.
+    """
+    rule_type = RULES.get(type(node.operation))
+    if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
     try:
-        return rule(node, ins, atoms)
+        rule = rule_type(node, ins, atoms)
     except Barrier as barrier:
-        return BarrierRule(node, ins, atoms, str(barrier))
+        rule = BarrierRule(node, ins, atoms, str(barrier))
+    if first is not None and rule.shares_weights:
+        _share(rule, first, atoms)
+    return rule
+
+
+def _share(rule: Rule, first: Rule, atoms: Atoms) -> None:
+    """Makes two calls that use the same weights keep the same channels."""
+    first.calls.append(rule)
+    rule.calls = first.calls
+    sides = list(zip(rule.ins + rule.outs, first.ins + first.outs, strict=True))
+    if rule.whole or first.whole or any(a.axis != b.axis for a, b in sides):
+        rule.whole = first.whole = True
+        reason = "its calls hold their channels on different axes"
+        rule.reason = rule.reason or first.reason or reason
+        first.reason = first.reason or rule.reason
+        return
+    for a, b in sides:
+        atoms.tie(a.atoms, b.atoms)

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import Activation, describe
-from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
-from keras_l0.analysis.logic import not_
+from keras_l0.analysis.facts import Atoms, Channels, Site
 from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
@@ -30,16 +29,12 @@ class ActivationRule(Rule):
             raise Barrier(
                 f"activation {name} is not known to act on each element alone"
             )
-        return [self.ins[0]]
+        (x,) = self.ins
+        return [Channels(x.axis, x.atoms, self.activation(x.rest))]
 
     @property
     def passes_scale(self) -> bool:
         return self.activation.homogeneous
-
-    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        if self.activation.at_zero == 0:
-            return [ins[0]]
-        return [Flow(ins[0].alive, not_(ins[0].alive))]
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [self.activation(site.ins[0].value)]

@@ -29,14 +29,14 @@ class GateRule(Rule):
         self.on_channels = axes == (self.ins[0].axis,)
         if not self.on_channels:
             self.reason = f"its gates lie on axes {axes}, which hold no channels"
-        return [self.ins[0]]
+        return [Channels.rest_at_zero(self.ins[0].axis, self.ins[0].atoms)]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         (x,) = ins
         if self.on_channels:
-            return [Flow(x.alive * gate, x.const * gate)]
+            return [Flow(x.alive * gate, self.nonzero(0, x) * gate)]
         # A constant times gates that differ by position is not a constant.
-        return [Flow(or_(x.alive, x.const), 0.0 * x.const)]
+        return [Flow(or_(x.alive, self.nonzero(0, x)), 0.0 * x.const)]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -45,7 +45,7 @@ class GateRule(Rule):
         if self.on_channels:
             return [Demand(d.need * outs[0].alive, d.pin)]
         everything = like(d.need, 1.0, d.need.shape[0])
-        return [Demand(everything, or_(d.pin, ins[0].const))]
+        return [Demand(everything, or_(d.pin, self.nonzero(0, ins[0])))]
 
     def constants(self, site: Site) -> list[np.ndarray]:
         value = site.ins[0].value

@@ -24,12 +24,15 @@ class MergeRule(Rule):
     def merge(self, atoms: Atoms) -> Channels:
         raise NotImplementedError
 
-    def operand_exists(self, flow: Flow, kept: Any) -> Any:
-        """Whether the merge needs an input (shape (1,)), while others are there."""
+    def operand_exists(self, i: int, flow: Flow, kept: Any) -> Any:
+        """Whether the merge needs input ``i`` (shape (1,)), while others are there."""
         raise NotImplementedError
 
     def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
-        wanted = [self.operand_exists(f, k) for f, k in zip(ins, kept, strict=True)]
+        wanted = [
+            self.operand_exists(i, flow, k)
+            for i, (flow, k) in enumerate(zip(ins, kept, strict=True))
+        ]
         # Something has to stand for a merge of nothing: the first input.
         nothing = not_(reduce(or_, wanted))
         wanted[0] = or_(wanted[0], nothing)
@@ -62,7 +65,8 @@ class AddRule(MergeRule):
             raise Barrier(f"it broadcasts channels ({sorted(sizes)})")
         for channels in self.ins[1:]:
             atoms.tie(self.ins[0].atoms, channels.atoms)
-        return self.ins[0]
+        rest = np.sum([channels.rest for channels in self.ins], axis=0)
+        return Channels(self.ins[0].axis, self.ins[0].atoms, rest)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         alive = reduce(or_, [f.alive for f in ins])
@@ -74,8 +78,8 @@ class AddRule(MergeRule):
     ) -> list[Demand]:
         return demands * len(ins)
 
-    def operand_exists(self, flow: Flow, kept: Any) -> Any:
-        return any_(or_(flow.alive, flow.const))
+    def operand_exists(self, i: int, flow: Flow, kept: Any) -> Any:
+        return any_(or_(flow.alive, self.nonzero(i, flow)))
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.sum([x.value for x in site.ins], axis=0)]
@@ -93,7 +97,11 @@ class ConcatenateRule(MergeRule):
         axis = self.layer.axis % len(self.node.outputs[0].shape)
         if self.ins[0].axis != axis:
             raise Barrier(f"it concatenates along axis {axis}, not along channels")
-        return Channels(axis, np.concatenate([c.atoms for c in self.ins]))
+        return Channels(
+            axis,
+            np.concatenate([c.atoms for c in self.ins]),
+            np.concatenate([c.rest for c in self.ins]),
+        )
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         return [Flow(*(concatenate(list(fact)) for fact in zip(*ins, strict=True)))]
@@ -107,7 +115,7 @@ class ConcatenateRule(MergeRule):
             for c, end in zip(self.ins, ends, strict=True)
         ]
 
-    def operand_exists(self, flow: Flow, kept: Any) -> Any:
+    def operand_exists(self, i: int, flow: Flow, kept: Any) -> Any:
         return any_(kept)
 
     def constants(self, site: Site) -> list[np.ndarray]:

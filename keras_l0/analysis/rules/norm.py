@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
-from keras_l0.analysis.logic import count, not_
+from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
@@ -24,22 +24,22 @@ class BatchNormalizationRule(Rule):
         rank = len(self.node.inputs[0].shape)
         if self.ins[0].axis != axis % rank:
             raise Barrier(f"it normalizes axis {axis}, which holds no channels")
-        if self.node.shared:
-            raise Barrier("it is called more than once")
-        # Without both, there is nowhere to put a factor.
-        self.absorbs_factor = layer.scale and layer.center
-        return [self.ins[0]]
-
-    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        return [Flow(ins[0].alive, not_(ins[0].alive))]
+        # Without both, there is nowhere to put a factor; and each call has its own.
+        both = layer.scale and layer.center
+        self.absorbs_factor = both and not self.shares_weights
+        (x,) = self.ins
+        return [Channels(x.axis, x.atoms, self._of(x.rest))]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         return Size(len(self.layer.weights) * count(keep[0]), 0.0)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        mean, slope, beta = self._affine()
-        value = (site.ins[0].value - mean) * slope + beta
+        value = self._of(site.ins[0].value)
         return [np.where(site.factor == 0, 0.0, value * site.factor)]
+
+    def _of(self, value: np.ndarray) -> np.ndarray:
+        mean, slope, beta = self._affine()
+        return (value - mean) * slope + beta
 
     def _affine(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, slope and offset of ``(x - mean) * slope + offset``."""

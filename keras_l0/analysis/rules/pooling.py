@@ -33,4 +33,4 @@ class GlobalPoolingRule(PoolingRule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = super().connect(atoms)
         axis = channels.axis if self.layer.keepdims else 1
-        return [Channels(axis, channels.atoms)]
+        return [Channels(axis, channels.atoms, channels.rest)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_l0.analysis.activations import describe
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, pinned
-from keras_l0.analysis.logic import and_, any_, count, like, not_
+from keras_l0.analysis.logic import and_, any_, count, first, like, not_, or_
 from keras_l0.analysis.rules.base import Rule, register_strip_rule
 from keras_l0.layers import L0Conv2D, L0Dense
 
@@ -39,7 +39,8 @@ class Producer(Rule):
             reason = reason or f"its activation {name} mixes the units"
         self.makes_all = self.whole_reason() or not self.activation.elementwise
         self.reason = reason
-        return [Channels(self.axis(self.node.outputs[0]), atoms.new(self.units))]
+        axis = self.axis(self.node.outputs[0])
+        return [Channels.rest_at_zero(axis, atoms.new(self.units))]
 
     def axis(self, tensor: Any) -> int:
         """The axis on which the layer expects and makes channels."""
@@ -47,25 +48,28 @@ class Producer(Rule):
 
     def whole_reason(self) -> str | None:
         """Why neither side may be cut, if so."""
-        if self.node.shared:
-            return "it is called more than once"
         return None
 
     @property
-    def folds_constants(self) -> bool:
+    def uniform(self) -> bool:
         """Whether a constant input channel is the same at every output position."""
         return True
 
     @property
     def absorbs_factor(self) -> bool:
-        return self.activation.homogeneous and not self.node.shared
+        return self.activation.homogeneous and not self.shares_weights
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         x = ins[0]
-        live = like(x.alive, 1.0, 1) if self.reads_all else any_(x.alive)
+        if self.reads_all:
+            live = like(x.alive, 1.0, 1)
+        elif self.uniform:
+            live = any_(x.alive)
+        else:
+            live = any_(or_(x.alive, self.nonzero(0, x)))
         still = not_(live)
         if not self.layer.use_bias and self.activation.at_zero == 0:
-            still = and_(still, any_(x.const))
+            still = and_(still, any_(self.nonzero(0, x)))
         ones = like(x.alive, 1.0, self.units)
         if gate is not None:
             ones = ones * gate
@@ -82,15 +86,30 @@ class Producer(Rule):
             return [pinned(x.alive)]
         reads = any_(and_(outs[0].alive, demands[0].need))
         need = reads * like(x.alive, 1.0, x.alive.shape[0])
-        # A constant that cannot be folded into the bias has to be there to be read.
-        pin = 0.0 * need if self.folds_constants else x.const * reads
-        return [Demand(need, pin)]
+        if not self.alike:
+            # One bias serves all calls: nothing can be folded into it for one of them.
+            pin = self.nonzero(0, x)
+        elif self.shares_weights and self.uniform:
+            pin = x.const
+        elif self.uniform:
+            pin = like(x.alive, 0.0, x.alive.shape[0])
+        else:
+            # Constants that meet a border cannot go into the bias, but all those at
+            # rest can be read from one of them, the carrier.
+            pin = or_(x.const, first(self.rests(0, x)))
+        return [Demand(need, pin * reads)]
+
+    @property
+    def alike(self) -> bool:
+        """Whether the inputs of all calls of the layer rest at the same values."""
+        rest = self.ins[0].rest
+        return all(np.array_equal(rest, call.ins[0].rest) for call in self.calls)
 
     def adds_bias(self, x: Flow, keep: Any) -> Any:
         """Whether constants that are dropped call for a bias (shape (1,))."""
-        if self.layer.use_bias or self.reads_all:
+        if self.layer.use_bias or self.reads_all or not self.uniform:
             return like(x.alive, 0.0, 1)
-        return any_(and_(x.const, not_(keep)))
+        return any_(and_(self.nonzero(0, x), not_(keep)))
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         kernel = getattr(self.layer, self.kernel_name)
@@ -118,10 +137,17 @@ class Producer(Rule):
         if self.reads_all:
             x = site.rescale(0)
         else:
-            x, flow = site.ins[0], site.flows_in[0]
+            x = site.rescale(0) if self.shares_weights else site.ins[0]
+            flow = site.flows_in[0]
             add_bias |= bool(self.adds_bias(flow, x.keep.astype("float64"))[0])
-            folded = ~x.keep & (flow.const > 0)
-            bias = bias + x.value[folded] @ _taps(kernel)[folded]
+            folded = ~x.keep & (self.nonzero(0, flow) > 0)
+            if self.uniform:
+                bias = bias + x.value[folded] @ _taps(kernel)[folded]
+            elif folded.any():
+                carriers = x.keep & (self.rests(0, flow) > 0) & (x.scale != 0)
+                carrier = np.flatnonzero(carriers)[0]
+                shares = x.value[folded] / x.value[carrier]
+                kernel[..., carrier, :] += shares @ kernel[..., folded, :]
             kernel = (kernel * x.scale[:, None])[..., x.keep, :]
 
         scale = self._scale(site)
@@ -167,10 +193,10 @@ class ConvRule(Producer):
     def whole_reason(self) -> str | None:
         if self.layer.groups > 1:
             return "it is a grouped convolution"
-        return super().whole_reason()
+        return None
 
     @property
-    def folds_constants(self) -> bool:
+    def uniform(self) -> bool:
         return self.layer.padding == "valid" or set(self.layer.kernel_size) == {1}
 
 

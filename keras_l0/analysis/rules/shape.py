@@ -23,8 +23,6 @@ class ReshapeRule(Rule):
     passes_scale = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        if self.node.shared:
-            raise Barrier("it is called more than once")
         old, new = self.node.inputs[0].shape[1:], self.node.outputs[0].shape[1:]
         if None in old or None in new or self.ins[0].axis is None:
             raise Barrier("it reshapes a tensor of unknown size")
@@ -42,7 +40,8 @@ class ReshapeRule(Rule):
         if (source != source[0]).any():
             raise Barrier("one position of its last axis holds several channels")
         self.source = source[0]
-        return [Channels(len(new), self.ins[0].atoms[self.source])]
+        x = self.ins[0]
+        return [Channels(len(new), x.atoms[self.source], x.rest[self.source])]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         return [Flow(*(take(fact, self.source) for fact in ins[0]))]
@@ -79,7 +78,7 @@ class SelectRule(Rule):
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = self.ins
-        return [Channels(channels.axis, atoms.new(channels.size))]
+        return [Channels(channels.axis, atoms.new(channels.size), channels.rest)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x, keep = site.ins[0], site.keep[0]
