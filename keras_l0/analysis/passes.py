@@ -8,29 +8,22 @@ differentiable expected size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from functools import reduce
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules)
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Size, opaque, pinned
+from keras_l0.analysis.evaluation import Evaluation, Evaluator
+from keras_l0.analysis.facts import Atoms, Channels, opaque
 from keras_l0.analysis.graph import Node, Tensor, trace
-from keras_l0.analysis.logic import (
-    and_,
-    any_,
-    concatenate,
-    group_any,
-    largest,
-    like,
-    not_,
-    or_,
-    take,
-)
 from keras_l0.analysis.rules.base import Rule, rule_for
-from keras_l0.analysis.rules.shape import ReshapeRule, SelectRule
+from keras_l0.analysis.rules.shape import SelectRule
 from keras_l0.layers import L0Gate, find_gates
+
+__all__ = ["INPUT_MODES", "Analysis", "Evaluation", "Step"]
 
 INPUT_MODES = ("keep", "gather", "narrow")
 
@@ -48,23 +41,6 @@ class Step:
         return self.rule.node
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What one openness of the gates leaves of a model.
-
-    Attributes:
-        flows: Forward facts of each tensor.
-        keep: For each tensor which of its channels stay, in [0, 1].
-        sizes: Size of each step.
-        total: Size of the whole model; shared weights are counted once.
-    """
-
-    flows: list[Flow]
-    keep: list[Any]
-    sizes: list[Size]
-    total: Size
-
-
 class Analysis:
     """The channels of a model: constants, need and coupling.
 
@@ -73,18 +49,35 @@ class Analysis:
         inputs: What becomes of input features (and flattened features inside) that
             nobody reads. ``"keep"``: they stay. ``"gather"``: the rest is selected
             out of them. ``"narrow"``: the model's input loses them.
+        keep: Names of layers all of whose units stay.
+        round_to: Unit counts are rounded up to a multiple of this.
+        min_units: No layer that stays is left with fewer units.
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If ``model`` has no readable graph, or ``inputs`` is unknown.
+        ValueError: If ``model`` has no readable graph, or an option is out of range.
     """
 
-    def __init__(self, model: Any, inputs: str = "keep") -> None:
+    def __init__(
+        self,
+        model: Any,
+        inputs: str = "keep",
+        *,
+        keep: Iterable[str] = (),
+        round_to: int = 1,
+        min_units: int = 1,
+    ) -> None:
         if inputs not in INPUT_MODES:
             raise ValueError(
                 f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
                 f"Received: inputs={inputs!r}"
             )
+        for name, value in (("round_to", round_to), ("min_units", min_units)):
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a whole number >= 1. Received: {name}={value!r}"
+                )
+        self.round_to, self.min_units = int(round_to), int(min_units)
         self.graph = trace(model)
         self.gates = find_gates(model)
         self.inputs_mode = inputs
@@ -107,11 +100,12 @@ class Analysis:
             self.steps.append(Step(rule, ins, outs))
             for tensor, slot in zip(node.outputs, outs, strict=True):
                 slot_of[tensor.index] = slot
-                if isinstance(rule, ReshapeRule):
+                if rule.selectable:
                     self._selectable(tensor, slot_of, atoms)
         self.output_slots = [slot_of[t.index] for t in self.graph.outputs]
         labels, self._atoms = np.unique(atoms.resolve(), return_inverse=True)
-        self._atom_count = len(labels)
+        self.atom_count = len(labels)
+        self.kept_layers = self._named(keep)
         self._gate_index = {id(gate): i for i, gate in enumerate(self.gates)}
 
     def _slot(self, channels: Channels) -> int:
@@ -147,131 +141,56 @@ class Analysis:
         """The gates' test-time values, one flat float64 array per gate."""
         return [_flat(gate.test_gates) for gate in self.gates]
 
-    def evaluate(self, open_: Sequence[Any]) -> Evaluation:
+    def evaluate(self, open_: Sequence[Any], lifted: Sequence[Step] = ()) -> Evaluation:
         """What is kept, and its size, for one openness of the gates.
 
         Args:
             open_: For each of `gates` the openness of its units, shape (count,): NumPy
                 zeros and ones, or backend tensors of probabilities.
+            lifted: Steps to treat as if they kept no channel for its own sake.
         """
-        reference = open_[0] if len(open_) else np.ones(1)
-        flows = self._forward(open_, reference)
-        demands = self._backward(flows, reference)
-        decided = self._decide(flows, demands)
-        # Twice: a unit kept as a place-holder may call for a branch that carries it.
-        for _ in range(2):
-            exists = self._exists(flows, decided, reference)
-            decided = self._hold_places(decided, exists)
-        keep = [
-            take(decided, self.atoms(slot)) * exists[slot]
-            for slot in range(len(self.channels))
-        ]
-        sizes = [
-            step.rule.size(
-                [flows[i] for i in step.ins],
-                [keep[i] for i in step.ins],
-                [keep[i] for i in step.outs],
-            )
-            for step in self.steps
-        ]
-        return Evaluation(flows, keep, sizes, self._total(sizes))
 
-    def _forward(self, open_: Sequence[Any], reference: Any) -> list[Flow]:
-        flows: dict[int, Flow] = {}
-        for slot in self.input_slots:
-            n = self.channels[slot].size
-            flows[slot] = Flow(like(reference, 1.0, n), like(reference, 0.0, n))
-        for step in self.steps:
+        def open_of(step: Step) -> Any:
             gate = self.gate_of(step)
-            openness = None if gate is None else open_[self._gate_index[id(gate)]]
-            outs = step.rule.forward([flows[i] for i in step.ins], openness)
-            flows.update(zip(step.outs, outs, strict=True))
-        return [flows[slot] for slot in range(len(self.channels))]
+            return None if gate is None else open_[self._gate_index[id(gate)]]
 
-    def _backward(self, flows: list[Flow], reference: Any) -> list[Demand]:
-        demands: list[Demand | None] = [None] * len(flows)
+        reference = open_[0] if len(open_) else np.ones(1)
+        return Evaluator(self, open_of, reference, lifted).run()
 
-        def ask(slot: int, demand: Demand) -> None:
-            old = demands[slot]
-            if old is not None:
-                demand = Demand(*map(or_, old, demand))
-            demands[slot] = demand
+    def makes_units(self, step: Step) -> bool:
+        """Whether the channels of a step's output are its own to keep or drop."""
+        if step.rule.whole or step.node.operation is None:
+            return False
+        made = self.channels[step.outs[0]].atoms
+        return not any(np.isin(made, self.channels[i].atoms).any() for i in step.ins)
 
-        for slot in self.output_slots:
-            ask(slot, pinned(flows[slot].alive))
-        if self.inputs_mode != "narrow":
-            for slot in self.input_slots:
-                ask(slot, pinned(flows[slot].alive))
-        for step in reversed(self.steps):
-            for slot in step.outs:
-                if demands[slot] is None:
-                    nothing = 0.0 * flows[slot].alive
-                    demands[slot] = Demand(nothing, nothing)
-            facts_in = [flows[i] for i in step.ins]
-            facts = [flows[i] for i in step.outs]
-            if step.rule.whole:
-                claimed = [pinned(flow.alive) for flow in facts]
-                asked = [pinned(flow.alive) for flow in facts_in]
-            else:
-                claimed = step.rule.claims([demands[i] for i in step.outs])
-                asked = step.rule.backward(facts_in, facts, claimed)
-            for slot, demand in zip(step.outs, claimed, strict=True):
-                demands[slot] = demand
-            for slot, demand in zip(step.ins, asked, strict=True):
-                ask(slot, demand)
-        for slot in self.input_slots:
-            if demands[slot] is None:
-                demands[slot] = pinned(flows[slot].alive)
-        return demands
+    def fill_up(self, decided: Any, exists: list[Any]) -> Any:
+        """Keeps further units as `round_to` and `min_units` ask (NumPy only)."""
+        if self.round_to == 1 and self.min_units == 1:
+            return decided
+        decided = decided.copy()
+        for step in filter(self.makes_units, self.steps):
+            atoms = self.atoms(step.outs[0])
+            kept = int(decided[atoms].sum())
+            if not exists[step.outs[0]][0] or not kept:
+                continue
+            wanted = -(-max(kept, self.min_units) // self.round_to) * self.round_to
+            closed = atoms[decided[atoms] == 0]
+            decided[closed[: max(0, wanted - kept)]] = 1.0
+        return decided
 
-    def _decide(self, flows: list[Flow], demands: list[Demand]) -> Any:
-        """For each decision whether any channel under it is wanted."""
-        wants = [
-            or_(and_(flow.alive, demand.need), demand.pin)
-            for flow, demand in zip(flows, demands, strict=True)
-        ]
-        slots = range(len(wants))
-        atoms = np.concatenate([self.atoms(slot) for slot in slots])
-        return group_any(concatenate(wants), atoms, self._atom_count)
-
-    def _exists(self, flows: list[Flow], decided: Any, reference: Any) -> list[Any]:
-        exists = [like(reference, 0.0, 1)] * len(flows)
-        for slot in (*self.output_slots, *self.input_slots):
-            exists[slot] = like(reference, 1.0, 1)
-        for step in reversed(self.steps):
-            here = reduce(or_, [exists[i] for i in step.outs])
-            for slot in step.outs:
-                exists[slot] = here
-            asked = step.rule.operands(
-                here,
-                [flows[i] for i in step.ins],
-                [take(decided, self.atoms(i)) for i in step.ins],
+    def _named(self, keep: Iterable[str]) -> set[str]:
+        """Names of layers, checked: an unknown one is a misspelling."""
+        keep = {keep} if isinstance(keep, str) else set(keep)
+        unknown = keep - {step.node.name for step in self.steps}
+        if unknown:
+            known = ", ".join(repr(s.node.name) for s in self.steps if s.node.operation)
+            raise ValueError(
+                f"`keep` must name layers of {self.graph.model.name!r}: {known}. "
+                f"Received: {', '.join(map(repr, sorted(unknown)))}"
             )
-            for slot, one in zip(step.ins, asked, strict=True):
-                exists[slot] = or_(exists[slot], one)
-        return exists
-
-    def _hold_places(self, decided: Any, exists: list[Any]) -> Any:
-        """Keeps one channel of every tensor that must exist but has none left."""
-        places = [
-            and_(one, not_(any_(take(decided, self.atoms(slot)))))
-            for slot, one in enumerate(exists)
-        ]
-        first = np.array([self.atoms(slot)[0] for slot in range(len(exists))])
-        return or_(decided, group_any(concatenate(places), first, self._atom_count))
-
-    def _total(self, sizes: list[Size]) -> Size:
-        params: dict[int, Any] = {}
-        for step, size in zip(self.steps, sizes, strict=True):
-            key = id(step.node.operation) if step.node.operation else id(step)
-            if key in params:
-                params[key] = largest(params[key], size.params)
-            else:
-                params[key] = size.params
-        return Size(sum(params.values()), sum(size.macs for size in sizes))
+        return keep
 
 
 def _flat(tensor: Any) -> np.ndarray:
-    import keras
-
     return np.asarray(keras.ops.convert_to_numpy(tensor), dtype="float64").ravel()

@@ -43,6 +43,7 @@ class Rule:
         passes_scale: ``f(s * x) == s * f(x)`` per channel for every s > 0.
         absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
         whole: All channels of all inputs and outputs stay.
+        selectable: Consumers may be given a selection of the outputs' channels.
         calls: The rules of all calls that use the same weights.
     """
 
@@ -50,6 +51,7 @@ class Rule:
     passes_scale: bool = False
     absorbs_factor: bool = False
     whole: bool = False
+    selectable: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node

@@ -21,6 +21,7 @@ class ReshapeRule(Rule):
     """
 
     passes_scale = True
+    selectable = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         old, new = self.node.inputs[0].shape[1:], self.node.outputs[0].shape[1:]

@@ -1,0 +1,194 @@
+"""One evaluation of the analysis: what is kept, and its size, for given gates.
+
+Three passes over the calls: facts forward, demands backward, existence backward; the
+decisions on tied channels are taken in between. Everything here runs on NumPy zeros and
+ones as well as on backend tensors of probabilities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_l0.analysis.facts import Demand, Flow, Size, pinned
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    concatenate,
+    group_any,
+    largest,
+    like,
+    not_,
+    or_,
+    take,
+)
+
+if TYPE_CHECKING:
+    from keras_l0.analysis.passes import Analysis, Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one openness of the gates leaves of a model.
+
+    Attributes:
+        flows: Forward facts of each tensor.
+        keep: For each tensor which of its channels stay, in [0, 1].
+        sizes: Size of each step.
+        total: Size of the whole model; shared weights are counted once.
+    """
+
+    flows: list[Flow]
+    keep: list[Any]
+    sizes: list[Size]
+    total: Size
+
+
+class Evaluator:
+    """Evaluates one `Analysis` for one openness of its gates.
+
+    Args:
+        analysis: The analysed model.
+        open_of: Openness of the units that a step's gates switch; None if it has none.
+        reference: Any array in the namespace and dtype to compute in.
+        lifted: Steps to treat as if they kept no channel for its own sake.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        open_of: Callable[[Step], Any],
+        reference: Any,
+        lifted: Sequence[Step] = (),
+    ) -> None:
+        self.analysis = analysis
+        self.open_of = open_of
+        self.reference = reference
+        self.lifted = lifted
+        self.slots = range(len(analysis.channels))
+
+    def run(self) -> Evaluation:
+        """The three passes, and what follows from them."""
+        flows = self._forward()
+        decided = self._decide(flows, self._backward(flows))
+        # Twice: a unit kept as a place-holder may call for a branch that carries it.
+        for _ in range(2):
+            exists = self._exists(flows, decided)
+            decided = self._hold_places(decided, exists)
+        decided = self.analysis.fill_up(decided, exists)
+        keep = [take(decided, self._atoms(i)) * exists[i] for i in self.slots]
+        sizes = [
+            step.rule.size(
+                [flows[i] for i in step.ins],
+                [keep[i] for i in step.ins],
+                [keep[i] for i in step.outs],
+            )
+            for step in self.analysis.steps
+        ]
+        return Evaluation(flows, keep, sizes, self._total(sizes))
+
+    def _atoms(self, slot: int) -> np.ndarray:
+        return self.analysis.atoms(slot)
+
+    def _forward(self) -> list[Flow]:
+        flows: dict[int, Flow] = {}
+        for slot in self.analysis.input_slots:
+            n = self.analysis.channels[slot].size
+            flows[slot] = Flow(
+                like(self.reference, 1.0, n), like(self.reference, 0.0, n)
+            )
+        for step in self.analysis.steps:
+            outs = step.rule.forward([flows[i] for i in step.ins], self.open_of(step))
+            flows.update(zip(step.outs, outs, strict=True))
+        return [flows[slot] for slot in self.slots]
+
+    def _backward(self, flows: list[Flow]) -> list[Demand]:
+        nothing = [0.0 * flow.alive for flow in flows]
+        demands = [Demand(zeros, zeros) for zeros in nothing]
+        untouched = list(demands)
+
+        def ask(slot: int, demand: Demand) -> None:
+            if demands[slot] is not untouched[slot]:
+                demand = Demand(*map(or_, demands[slot], demand))
+            demands[slot] = demand
+
+        analysis = self.analysis
+        for slot in analysis.output_slots:
+            ask(slot, pinned(flows[slot].alive))
+        if analysis.inputs_mode != "narrow":
+            for slot in analysis.input_slots:
+                ask(slot, pinned(flows[slot].alive))
+        for step in reversed(analysis.steps):
+            facts_in = [flows[i] for i in step.ins]
+            facts = [flows[i] for i in step.outs]
+            claimed = [demands[i] for i in step.outs]
+            if step in self.lifted:
+                asked = [Demand(pinned(f.alive).need, 0.0 * f.alive) for f in facts_in]
+            elif step.rule.whole:
+                claimed = [pinned(flow.alive) for flow in facts]
+                asked = [pinned(flow.alive) for flow in facts_in]
+            else:
+                claimed = step.rule.claims(claimed)
+                asked = step.rule.backward(facts_in, facts, claimed)
+            if step.node.name in analysis.kept_layers:
+                claimed = [pinned(flow.alive) for flow in facts]
+            for slot, demand in zip(step.outs, claimed, strict=True):
+                demands[slot] = demand
+            for slot, demand in zip(step.ins, asked, strict=True):
+                ask(slot, demand)
+        return demands
+
+    def _decide(self, flows: list[Flow], demands: list[Demand]) -> Any:
+        """For each decision whether any channel under it is wanted."""
+        wants = [
+            or_(and_(flow.alive, demand.need), demand.pin)
+            for flow, demand in zip(flows, demands, strict=True)
+        ]
+        return self._gather(wants, [self._atoms(slot) for slot in self.slots])
+
+    def _exists(self, flows: list[Flow], decided: Any) -> list[Any]:
+        """For each tensor whether the stripped model has it at all."""
+        exists = [like(self.reference, 0.0, 1) for _ in self.slots]
+        for slot in (*self.analysis.output_slots, *self.analysis.input_slots):
+            exists[slot] = like(self.reference, 1.0, 1)
+        for step in reversed(self.analysis.steps):
+            here = reduce(or_, [exists[i] for i in step.outs])
+            for slot in step.outs:
+                exists[slot] = here
+            asked = step.rule.operands(
+                here,
+                [flows[i] for i in step.ins],
+                [take(decided, self._atoms(i)) for i in step.ins],
+            )
+            for slot, one in zip(step.ins, asked, strict=True):
+                exists[slot] = or_(exists[slot], one)
+        return exists
+
+    def _hold_places(self, decided: Any, exists: list[Any]) -> Any:
+        """Keeps one channel of every tensor that must exist but has none left."""
+        atoms = [self._atoms(slot) for slot in self.slots]
+        places = [
+            and_(one, not_(any_(take(decided, own))))
+            for one, own in zip(exists, atoms, strict=True)
+        ]
+        return or_(decided, self._gather(places, [own[:1] for own in atoms]))
+
+    def _gather(self, values: list[Any], atoms: list[np.ndarray]) -> Any:
+        """Per decision whether any of the values under it is true."""
+        return group_any(
+            concatenate(values), np.concatenate(atoms), self.analysis.atom_count
+        )
+
+    def _total(self, sizes: list[Size]) -> Size:
+        params: dict[int, Any] = {}
+        for step, size in zip(self.analysis.steps, sizes, strict=True):
+            key = id(step.node.operation) if step.node.operation else id(step)
+            if key in params:
+                params[key] = largest(params[key], size.params)
+            else:
+                params[key] = size.params
+        return Size(sum(params.values()), sum(size.macs for size in sizes))
