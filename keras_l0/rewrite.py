@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -20,7 +21,14 @@ _EXAMPLES = 8
 
 
 def strip(
-    model: keras.Model, inputs: str = "keep", *, verify: bool = True, data: Any = None
+    model: keras.Model,
+    inputs: str = "keep",
+    *,
+    keep: Iterable[str] = (),
+    round_to: int = 1,
+    min_units: int = 1,
+    verify: bool = True,
+    data: Any = None,
 ) -> keras.Model:
     """The same function as a smaller, plain Keras model: no gates, no closed units.
 
@@ -31,6 +39,9 @@ def strip(
             the features it reads from the full input. ``"narrow"``: the model takes
             fewer features; `keras_l0.plan` lists which. ``"gather"`` also selects
             among flattened features inside the network.
+        keep: Names of layers all of whose units stay.
+        round_to: Unit counts are rounded up to a multiple of this.
+        min_units: No layer that stays is left with fewer units.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
 
@@ -41,7 +52,7 @@ def strip(
     Raises:
         TypeError: If ``model`` is not a Keras model.
         ValueError: If ``model`` has no readable graph or holds a NaN or infinite
-            weight, or ``inputs`` is unknown.
+            weight, or an option is out of range.
         RuntimeError: If the new model disagrees with the old one by more than rounding.
 
     Example:
@@ -57,7 +68,9 @@ def strip(
         (2, 23, 16)
     """
     require_finite(model)
-    analysis = Analysis(model, inputs)
+    analysis = Analysis(
+        model, inputs, keep=keep, round_to=round_to, min_units=min_units
+    )
     if not analysis.gates:
         warnings.warn(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",

@@ -7,6 +7,7 @@ differentiable expected size.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import numbers
 from collections.abc import Iterable, Sequence
@@ -156,6 +157,36 @@ class Analysis:
 
         reference = open_[0] if len(open_) else np.ones(1)
         return Evaluator(self, open_of, reference, lifted).run()
+
+    def reachable_share(self) -> float:
+        """The share of the kernels outside output layers that gates could remove.
+
+        It is measured, not counted by name: every group of units is cut to one, as by a
+        gate behind its activation, and what is left of the kernels is set against what
+        there was. A model without such kernels has a share of 0.
+        """
+        quiet = copy.copy(self)
+        quiet.steps = [
+            dataclasses.replace(step, rule=step.rule.at_zero()) for step in self.steps
+        ]
+
+        def one_open(step: Step) -> Any:
+            rule = step.rule
+            if not self.makes_units(step):
+                return None if rule.gate is None else np.ones(rule.gate.count)
+            return np.eye(1, self.channels[step.outs[0]].size)[0]
+
+        def kernels(evaluation: Evaluation) -> float:
+            return sum(
+                evaluation.sizes[number].macs > 0 and evaluation.sizes[number].params
+                for number, step in enumerate(self.steps)
+                if not set(step.outs) & set(self.output_slots)
+            )
+
+        ones = [np.ones(gate.count) for gate in self.gates]
+        before = kernels(self.evaluate(ones))
+        after = kernels(Evaluator(quiet, one_open, np.ones(1)).run())
+        return 1.0 - float(after) / float(before) if before else 0.0
 
     def makes_units(self, step: Step) -> bool:
         """Whether the channels of a step's output are its own to keep or drop."""

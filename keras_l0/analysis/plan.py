@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -37,11 +38,28 @@ class PlannedLayer:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedBarrier:
-    """A call that strip does not look through, or only in part, and why."""
+    """A call that strip does not look through, or only in part.
+
+    Attributes:
+        name: The layer's name.
+        kind: Its class name.
+        reason: Why.
+        held: Parameters that would go as well if it kept nothing for its own sake.
+    """
 
     name: str
     kind: str
     reason: str
+    held: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedGroup:
+    """Layers whose units are tied: a unit goes when it goes in all of them."""
+
+    layers: tuple[str, ...]
+    units: int
+    kept: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +72,12 @@ class StripPlan:
         before: Size now, gates not counted.
         after: Size after strip.
         layers: The calls with weights or gates, in graph order.
+        groups: The layers that are tied to each other.
         barriers: What strip must not look through.
         kept_inputs: For each input the indices of the features that the stripped
             model reads (``"narrow"``: that it takes).
+        reachable: Share of the kernel parameters outside the output layers that goes
+            when every group of units is cut to one: what gates could reach at most.
         notes: What a user should know, in plain sentences.
     """
 
@@ -65,8 +86,10 @@ class StripPlan:
     before: Size
     after: Size
     layers: list[PlannedLayer]
+    groups: list[PlannedGroup]
     barriers: list[PlannedBarrier]
     kept_inputs: dict[str, list[int]]
+    reachable: float
     notes: list[str]
 
     def __repr__(self) -> str:
@@ -102,24 +125,44 @@ class StripPlan:
         console.print(table)
         for name, kept in self.kept_inputs.items():
             console.print(f"input {name!r} ({self.inputs}): reads {_ranges(kept)}")
+        for group in self.groups:
+            names = " + ".join(group.layers)
+            console.print(f"tied: {names}: {group.units} -> {group.kept}", markup=False)
         for barrier in self.barriers:
-            kind = f"{barrier.name!r} ({barrier.kind})"
-            console.print(f"barrier {kind}: {barrier.reason}", markup=False)
+            held = f" (holds back {barrier.held:,} parameters)" if barrier.held else ""
+            console.print(
+                f"barrier {barrier.name!r} ({barrier.kind}): {barrier.reason}{held}",
+                markup=False,
+            )
+        console.print(
+            f"Gates could reach {self.reachable:.1%} of the kernel parameters outside "
+            "the output layers."
+        )
         for note in self.notes:
             console.print(note, markup=False)
         return text.getvalue()
 
 
-def plan(model: keras.Model, inputs: str = "keep") -> StripPlan:
+def plan(
+    model: keras.Model,
+    inputs: str = "keep",
+    *,
+    keep: Iterable[str] = (),
+    round_to: int = 1,
+    min_units: int = 1,
+) -> StripPlan:
     """What `keras_l0.strip` will remove from a model, what it keeps, and why.
 
     Args:
         model: A built Sequential or functional model, gated or plain.
         inputs: As in `keras_l0.strip`.
+        keep: As in `keras_l0.strip`.
+        round_to: As in `keras_l0.strip`.
+        min_units: As in `keras_l0.strip`.
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If ``model`` has no readable graph, or ``inputs`` is unknown.
+        ValueError: If ``model`` has no readable graph, or an option is out of range.
 
     Example:
         >>> import keras, keras_l0
@@ -130,11 +173,9 @@ def plan(model: keras.Model, inputs: str = "keep") -> StripPlan:
         >>> keras_l0.plan(model)
         <StripPlan of 'toy': 23 -> 16 parameters, 18 -> 12 MACs, 0 barriers>
     """
-    return plan_of(Analysis(model, inputs))
-
-
-def plan_of(analysis: Analysis) -> StripPlan:
-    """`plan` of a model that has been analysed already."""
+    analysis = Analysis(
+        model, inputs, keep=keep, round_to=round_to, min_units=min_units
+    )
     open_ = analysis.test_open()
     before = analysis.evaluate([np.ones(len(gate)) for gate in open_])
     after = analysis.evaluate(open_)
@@ -143,7 +184,9 @@ def plan_of(analysis: Analysis) -> StripPlan:
         rule, node = step.rule, step.node
         kind = type(node.operation).__name__
         if rule.reason and not _is_output_only(analysis, step):
-            barriers.append(PlannedBarrier(node.name, kind, rule.reason))
+            lifted = analysis.evaluate(open_, lifted=[step]).total.params
+            held = round(float(after.total.params - lifted))
+            barriers.append(PlannedBarrier(node.name, kind, rule.reason, held))
         if rule.gate is None and not before.sizes[number].params:
             continue
         out = step.outs[0]
@@ -158,8 +201,10 @@ def plan_of(analysis: Analysis) -> StripPlan:
         before=_whole(before.total),
         after=_whole(after.total),
         layers=layers,
+        groups=_groups(analysis, after),
         barriers=barriers,
         kept_inputs=_kept_inputs(analysis, after),
+        reachable=analysis.reachable_share(),
         notes=_notes(analysis, after),
     )
 
@@ -191,6 +236,35 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
                 "of some layer before it is closed. Train with a lower `l0`."
             )
     return notes
+
+
+def _groups(analysis: Analysis, after: Evaluation) -> list[PlannedGroup]:
+    """Layers that share decisions, and how many of these are kept."""
+    members: dict[int, set[int]] = {}
+    owner: dict[int, int] = {}
+    makers = list(filter(analysis.makes_units, analysis.steps))
+    for number, step in enumerate(makers):
+        atoms = set(analysis.atoms(step.outs[0]).tolist())
+        met = {owner[atom] for atom in atoms & owner.keys()}
+        members[number] = {number}.union(*(members.pop(other) for other in met))
+        owner.update((a, number) for a, o in list(owner.items()) if o in met)
+        owner.update(dict.fromkeys(atoms, number))
+    groups = []
+    for group in members.values():
+        names = dict.fromkeys(makers[n].node.name for n in sorted(group))
+        if len(names) == 1:
+            continue
+        decisions: dict[int, bool] = {}
+        for number in group:
+            slot = makers[number].outs[0]
+            for atom, kept in zip(
+                analysis.atoms(slot).tolist(), after.keep[slot], strict=True
+            ):
+                decisions[atom] = decisions.get(atom, False) or kept > 0
+        groups.append(
+            PlannedGroup(tuple(names), len(decisions), sum(decisions.values()))
+        )
+    return groups
 
 
 def _kept_inputs(analysis: Analysis, after: Evaluation) -> dict[str, list[int]]:

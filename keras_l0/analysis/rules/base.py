@@ -11,6 +11,7 @@ instead of NumPy arrays, so they compute with `keras_l0.analysis.logic` only.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +80,12 @@ class Rule:
     def shares_weights(self) -> bool:
         """Whether other calls use the same weights, so that they go alike."""
         return self.node.shared and bool(getattr(self.layer, "weights", ()))
+
+    def at_zero(self) -> Rule:
+        """The same rule where what is at rest is 0, whatever it is in truth."""
+        rule = copy.copy(self)
+        rule.ins = [Channels.rest_at_zero(x.axis, x.atoms) for x in self.ins]
+        return rule
 
     def nonzero(self, i: int, flow: Flow) -> Any:
         """Which channels of input ``i`` are constant and possibly not 0."""
