@@ -16,7 +16,8 @@ class Density(keras.callbacks.Callback):
     Three values are added to the logs: ``params`` and ``macs``, the parameters and
     multiply-accumulates that `keras_l0.strip` would leave right now, and ``density``,
     the share of the parameters with all gates open. They are read once per epoch, so
-    the cost is next to nothing; `evaluate` is left alone.
+    the cost is next to nothing; `evaluate` is left alone. Callbacks that monitor one of
+    the values come after this one in the list.
 
     Args:
         inputs: As in `keras_l0.strip`.
@@ -38,11 +39,15 @@ class Density(keras.callbacks.Callback):
         self._values: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._measure()
+        self._values = {}
+        if self.model.built:
+            self._measure()
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
+        if not self._values:  # The first batch has built the model.
+            self._measure()
         if logs is not None:
             logs.update(self._values)
 

@@ -75,8 +75,8 @@ class Case:
         return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
     def log_alphas(self):
-        """Closed, half open and open units."""
-        return np.linspace(-4, 4, self.units).astype("float32")
+        """Closed, half open and open units, none at 0."""
+        return np.linspace(-4, 4.5, self.units).astype("float32")
 
     def model(self, *layers):
         """The layers in a row, between an input and a Dense(2)."""

@@ -209,13 +209,12 @@ class L0Gate(keras.layers.Layer):
             ValueError: If the gate is not built, or the shapes differ.
         """
         self._require_built()
-        try:
-            values = np.asarray(ops.convert_to_numpy(values), dtype="float64")
-        except (TypeError, ValueError):
+        array = _numbers(values)
+        if array is None:
             raise TypeError(
-                f"`values` for gate {self.name!r} must be numbers. "
-                f"Received: {values!r}"
-            ) from None
+                f"`values` for gate {self.name!r} must be numbers. Received: {values!r}"
+            )
+        values = array
         if values.ndim and values.shape != tuple(self.raw.shape):
             raise ValueError(
                 f"`values` for gate {self.name!r} must be one number or have shape "
@@ -259,6 +258,10 @@ class L0Gate(keras.layers.Layer):
         )
         log_alpha = ops.reshape(self.log_alpha, self.broadcast_shape)
         return self.options.distribution.sample(log_alpha, noise)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        # Computed once more for the gradient, the gates would be drawn once more too.
+        return layer_call
 
     def penalty(self, raw: Any) -> Any:
         """What the gates are charged when their variable has the value ``raw``."""
@@ -340,16 +343,19 @@ def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
             "`model` must be a Keras model or layer. "
             f"Received: {layer!r} of type {type(layer).__name__}"
         )
-    return list(dict.fromkeys(_walk(layer)))
+    return list(_walk(layer, set()))
 
 
-def _walk(layer: keras.layers.Layer) -> Iterator[L0Gate]:
+def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
     if isinstance(layer, L0Gate):
         yield layer
         return
     children = layer.layers if isinstance(layer, keras.Model) else layer._layers
     for child in children:
-        yield from _walk(child)
+        yield from _walk(child, seen)
 
 
 def _validated_axis(axis: Any) -> int | tuple[int, ...]:
@@ -367,12 +373,20 @@ def _validated_axis(axis: Any) -> int | tuple[int, ...]:
     return entries if isinstance(axis, (list, tuple)) else entries[0]
 
 
-def _validated_cost(cost: Any) -> float | list[float]:
+def _numbers(values: Any) -> np.ndarray | None:
+    """``values`` (numbers, lists, any tensor) as float64; None if they are not real."""
     try:
-        values = np.asarray(cost)
-    except ValueError:  # a ragged list
-        values = np.asarray(None)
-    if values.dtype.kind not in "iuf":
+        array = np.asarray(ops.convert_to_numpy(values))
+    except (TypeError, ValueError):  # a ragged list, for instance
+        return None
+    if not np.can_cast(array.dtype, "float64", "same_kind") or array.dtype == bool:
+        return None
+    return array.astype("float64")
+
+
+def _validated_cost(cost: Any) -> float | list[float]:
+    values = _numbers(cost)
+    if values is None:
         raise TypeError(
             "`cost` must be a number or an array of numbers, the parameters that a "
             f"gate switches. Received: cost={cost!r} of type {type(cost).__name__}"
@@ -382,5 +396,4 @@ def _validated_cost(cost: Any) -> float | list[float]:
             "`cost` must be the number (>= 0) of parameters that a gate switches. "
             f"Received: cost={cost!r}"
         )
-    values = values.astype("float64")
     return values.ravel().tolist() if values.ndim else float(values)

@@ -91,7 +91,14 @@ class Gated:
             self.gate.build(output_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.gate(super().call(inputs), training=training)
+        plain = super().call
+        if self._remat_mode is not None:
+            plain = super().rematerialized_call(plain, inputs)
+        return self.gate(plain(inputs), training=training)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        # `call` rematerializes the plain layer only: see the gate.
+        return layer_call
 
     def get_config(self) -> dict[str, Any]:
         return {

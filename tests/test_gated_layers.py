@@ -1,0 +1,508 @@
+import inspect
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_l0
+from keras_l0 import GateOptions
+from keras_l0.layers import L0Conv2D, L0Dense
+from keras_l0.regularizers import L0
+
+SHIFT = 2 / 3 * math.log(11)
+BACKEND = keras.backend.backend()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, "float64")))
+
+
+def values(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def no_loss(y_true, y_pred):
+    """Leaves nothing in the reported loss but the penalties."""
+    return 0.0 * ops.sum(y_pred, axis=tuple(range(1, len(y_pred.shape))))
+
+
+def targets(size=4):
+    return np.zeros((size, 2), "float32")
+
+
+def same_weights(case, gate_options=None, **kwargs):
+    """A gated layer and the plain one, built with the same weights."""
+    gated = case.gated(gate_options=gate_options, **kwargs)
+    plain = case.plain(**kwargs)
+    gated.build((None, *case.input_shape))
+    plain.build((None, *case.input_shape))
+    rng = np.random.default_rng(1)
+    for a, b in zip(plain.weights, gated.weights, strict=False):
+        assert a.name == b.name
+        a.assign(rng.normal(size=a.shape))
+        b.assign(a)
+    return gated, plain
+
+
+def test_takes_every_argument_of_the_keras_layer(case):
+    plain = inspect.signature(case.plain_class()).parameters
+    ours = inspect.signature(case.cls).parameters
+    for name, parameter in plain.items():
+        assert ours[name].default == parameter.default
+        assert ours[name].kind == parameter.kind
+    assert set(ours) - set(plain) == {"l0", "gate_options"}
+    keywords = [n for n, p in ours.items() if p.kind is not p.VAR_KEYWORD]
+    order = [n for n in plain if n in keywords]
+    assert keywords[: len(order)] == order
+    inspect.signature(case.cls).bind(*[None] * len(order), l0=0.1, name="by_position")
+
+
+def test_config_has_every_key_of_the_keras_layer(case):
+    layer, plain = case.gated(l0=0.1), case.plain()
+    config = layer.get_config()
+    assert set(plain.get_config()) <= set(config)
+    for name in set(plain.get_config()) - {"name"}:
+        assert config[name] == plain.get_config()[name]
+    assert layer.plain_config() == {**plain.get_config(), "name": layer.name}
+    # The plain layer can be made from it.
+    assert case.plain_class().from_config(layer.plain_config()).name == layer.name
+
+
+def test_unknown_arguments_are_refused(case):
+    with pytest.raises((TypeError, ValueError), match="drop_rate"):
+        case.gated(drop_rate=0.5)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_open_gates_are_the_keras_layer_to_the_bit(case, use_bias):
+    gated, plain = same_weights(case, use_bias=use_bias)
+    x = case.batch(16)
+    expected = values(plain(x))
+    for training in (None, False):
+        np.testing.assert_array_equal(values(gated(x, training=training)), expected)
+    gated.gate.assign_log_alpha(1e6)
+    np.testing.assert_array_equal(values(gated(x, training=True)), expected)
+    model = keras.Sequential([keras.Input(case.input_shape), gated])
+    plain_model = keras.Sequential([keras.Input(case.input_shape), plain])
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), plain_model.predict(x, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gates_multiply_the_output_bias_included(case, training):
+    gated, plain = same_weights(case)
+    gated.gate.assign_log_alpha(case.log_alphas() * 100)
+    y = values(gated(case.batch(), training=training))
+    open_ = case.log_alphas() > 0
+    assert 0 < open_.sum() < case.units
+    # A closed unit is 0, its bias and activation included, in training as at test time.
+    assert (y[..., ~open_] == 0).all()
+    np.testing.assert_array_equal(
+        y[..., open_], values(plain(case.batch()))[..., open_]
+    )
+
+
+def test_draws_in_training_multiply_whole_units(case):
+    gated, plain = same_weights(case, gate_options=GateOptions(0.7))
+    x, expected = case.batch(), values(plain(case.batch()))
+    y = values(gated(x, training=True))
+    z = np.array([np.linalg.norm(y[..., u]) for u in range(case.units)])
+    z /= [np.linalg.norm(expected[..., u]) for u in range(case.units)]
+    np.testing.assert_allclose(y, expected * z, rtol=1e-4, atol=1e-5)
+    assert (values(gated(x, training=True)) != y).any()
+
+
+def test_one_gate_per_unit(case):
+    layer = case.gated()
+    layer.build((None, *case.input_shape))
+    assert layer.gates == [layer.gate]
+    assert layer.gate.count == case.units
+    assert keras_l0.gates(layer) == [layer.gate]
+
+
+@pytest.mark.parametrize("l0", [0.25, L0(0.25)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_cost_is_the_weights_of_a_unit(case, use_bias, l0):
+    layer = case.gated(l0=l0, use_bias=use_bias)
+    layer.build((None, *case.input_shape))
+    cost = case.cost if use_bias else case.cost_without_bias
+    layer.gate.assign_log_alpha(case.log_alphas())
+    (loss,) = layer.losses
+    expected = 0.25 * cost * sigmoid(case.log_alphas() + SHIFT).sum()
+    assert values(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_cost_of_grouped_convolutions_and_of_lora():
+    layer = L0Conv2D(6, 3, groups=2)
+    layer.build((None, 8, 8, 4))
+    assert layer.gate.cost == 3 * 3 * 2 + 1
+    layer = L0Dense(6, lora_rank=2)
+    layer.build((None, 8))
+    assert layer.gate.cost == 8 + 1
+
+
+def once(layer, x):
+    return layer(x)
+
+
+def twice(layer, x):
+    return keras.layers.Add()([layer(x), layer(2 * x)])
+
+
+def thrice(layer, x):
+    return keras.layers.Add()([layer(x), layer(2 * x), layer(3 * x)])
+
+
+def in_two_models(layer, x):
+    inner = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    return keras.layers.Add()([inner(x), layer(x)])
+
+
+def time_distributed(layer, x):
+    steps = keras.layers.RepeatVector(3)(keras.layers.Flatten()(x))
+    steps = keras.layers.Reshape((3, *x.shape[1:]))(steps)
+    return keras.layers.TimeDistributed(layer)(steps)
+
+
+WIRINGS = [once, twice, thrice, in_two_models, time_distributed]
+
+
+def check_charged_once(case, layer, wiring):
+    l0, x = layer.gate.regularizer.l0, keras.Input(case.input_shape)
+    h = wiring(layer, x)
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
+    layer.gate.assign_log_alpha(case.log_alphas())
+    expected = l0 * case.cost * sigmoid(case.log_alphas() + SHIFT).sum()
+    assert float(sum(values(x) for x in model.losses)) == pytest.approx(expected)
+    model.compile(keras.optimizers.SGD(0.0), no_loss)
+    x = case.batch(8)
+    history = model.fit(x, targets(8), batch_size=4, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    # However often: after training, and at test time, too.
+    assert float(sum(values(x) for x in model.losses)) == pytest.approx(expected)
+    loss = model.evaluate(x, targets(8), batch_size=4, verbose=0)
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_charged_once_however_often_it_is_called(case, wiring):
+    check_charged_once(case, case.gated(l0=0.125), wiring)
+
+
+needs_remat = pytest.mark.skipif(
+    not hasattr(keras, "RematScope"), reason="this Keras has no RematScope"
+)
+
+
+@needs_remat
+@pytest.mark.parametrize("mode", ["full", "activations"])
+def test_charged_once_under_remat(case, mode):
+    with keras.RematScope(mode):
+        layer = case.gated(l0=0.125)
+    check_charged_once(case, layer, twice)
+
+
+def test_charged_with_the_other_losses(case):
+    """Beside weight penalties of Keras, on top of the loss on the data."""
+    layer = case.gated(l0=0.125, kernel_regularizer=keras.regularizers.L2(0.5))
+    model = case.model(layer)
+    layer.gate.assign_log_alpha(case.log_alphas())
+    penalty = 0.125 * case.cost * sigmoid(case.log_alphas() + SHIFT).sum()
+    penalty += 0.5 * (values(layer.kernel).astype("float64") ** 2).sum()
+    x, y = case.batch(8), np.ones((8, 2), "float32")
+    error = ((model.predict(x, verbose=0) - 1) ** 2).mean()
+    model.compile(loss="mse")
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(error + penalty, rel=1e-5)
+
+
+def test_a_model_of_several_gated_layers_is_charged_for_each():
+    model = keras.Sequential(
+        [keras.Input((3,)), L0Dense(4, l0=0.5), L0Dense(2, l0=2.0), L0Dense(1)]
+    )
+    p = sigmoid(0.0 + SHIFT)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(0.0)
+    total = float(sum(values(x) for x in model.losses))
+    assert total == pytest.approx(p * (0.5 * 4 * 4 + 2.0 * 2 * 5), rel=1e-5)
+
+
+def check_gradient(case, layer, call, gradient):
+    """Gradient of what ``call(x)`` gives for log_alpha, with the noise held fixed."""
+    gate, x = layer.gate, case.batch(3)
+    start = values(gate.seed_generator.state).copy()
+
+    def with_fixed_noise():
+        gate.seed_generator.state.assign(start)
+        return call(x)
+
+    y = values(with_fixed_noise()).astype("float64")
+    plain = case.plain()
+    plain.build((None, *case.input_shape))
+    plain.set_weights([values(w) for w in layer.weights[: len(plain.weights)]])
+    u = values(plain(x)).astype("float64")
+    weights = np.random.default_rng(2).normal(size=u.shape)
+    # z and the logit of its noise, from one output of each unit.
+    z = np.array(
+        [np.vdot(y[..., i], u[..., i]) / np.vdot(u[..., i], u[..., i])
+         for i in range(case.units)]
+    )  # fmt: skip
+    inside = (z > 1e-4) & (z < 1 - 1e-4)
+    s = (np.where(inside, z, 0.5) + 0.1) / 1.2
+    noise = np.log(s / (1 - s)) * 2 / 3 - values(gate.log_alpha).astype("float64")
+    log_alpha = values(gate.log_alpha).astype("float64")
+
+    def total(location):
+        draw = np.where(inside, sigmoid((noise + location) * 3 / 2) * 1.2 - 0.1, z)
+        return (weights * u * draw).sum(axis=tuple(range(u.ndim - 1)))
+
+    slopes = (total(log_alpha + 1e-5) - total(log_alpha - 1e-5)) / 2e-5
+    w = ops.convert_to_tensor(weights.astype("float32"))
+    found = gradient(lambda: ops.sum(w * with_fixed_noise()), gate.raw)
+    np.testing.assert_allclose(found, 16 * slopes, rtol=2e-3, atol=2e-3)
+    assert inside.any()
+
+
+def test_gradient_through_a_layer_against_finite_differences(case, gradient):
+    layer = case.gated(gate_options=GateOptions(0.6))
+    layer.build((None, *case.input_shape))
+    check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
+
+
+def test_gradients_reach_the_weights_through_open_gates_only(case, gradient):
+    layer = case.gated()
+    layer.build((None, *case.input_shape))
+    layer.gate.assign_log_alpha(case.log_alphas() * 100)
+    x = case.batch()
+    found = gradient(lambda: ops.sum(layer(x, training=True)), layer.kernel)
+    closed = case.log_alphas() < 0
+    assert (found[..., closed] == 0).all()
+    assert (found[..., case.log_alphas() > 0] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False},
+     {"jit_compile": "auto", "steps_per_execution": 2}],
+    ids=str,
+)  # fmt: skip
+def test_trains_however_it_is_compiled(case, options):
+    if BACKEND == "torch" and options.get("jit_compile") is True:
+        pytest.skip("torch.compile needs a C++ compiler")
+    layer = case.gated(l0=1e-3)
+    model = case.model(layer)
+    before = values(layer.gate.log_alpha)
+    model.compile("adam", "mse", **options)
+    history = model.fit(case.batch(8), targets(8), batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert (values(layer.gate.log_alpha) != before).all()
+
+
+def test_closes_under_a_strong_penalty_and_stays_open_without(case):
+    for l0, closed in ((1.0, True), (0.0, False)):
+        layer = case.gated(l0=l0)
+        model = case.model(layer)
+        model.compile(keras.optimizers.Adam(0.1), no_loss)
+        model.fit(case.batch(8), targets(8), batch_size=2, epochs=2, verbose=0)
+        assert (values(layer.gate.test_gates) == (0 if closed else 1)).all()
+
+
+def test_same_seed_same_numbers(case):
+    def trained(seed):
+        keras.utils.set_random_seed(seed)
+        model = case.model(case.gated(l0=1e-3, gate_options=GateOptions(0.8)))
+        model.compile("adam", "mse")
+        history = model.fit(
+            case.batch(8), targets(8), batch_size=2, epochs=2, verbose=0
+        ).history
+        return history["loss"], [values(w) for w in model.weights]
+
+    (loss, weights), (again, weights_again) = trained(5), trained(5)
+    assert loss == again
+    for a, b in zip(weights, weights_again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert trained(6)[0] != loss
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("how", ["argument", "global"])
+def test_mixed_precision(case, policy, how):
+    if how == "global":
+        keras.config.set_dtype_policy(policy)
+        layer = case.gated(l0=1e-4)
+    else:
+        layer = case.gated(l0=1e-4, dtype=policy)
+    model = case.model(layer)
+    of = keras.backend.standardize_dtype
+    assert of(layer(case.batch()).dtype) == policy.removeprefix("mixed_")
+    assert of(layer.gate.raw.dtype) == "float32"
+    assert of(layer.gate.log_alpha.dtype) == "float32"
+    assert of(layer.losses[0].dtype) == "float32"
+    # A penalty that half precision would round to 0.
+    layer.gate.assign_log_alpha(-30.0)
+    assert 0 < values(layer.losses[0]) < 1e-12
+    layer.gate.assign_log_alpha(0.0)
+    if how == "argument":
+        return
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    x, y = case.batch(8).astype("float16"), targets(8)
+    history = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert np.isfinite(values(layer.gate.log_alpha)).all()
+    assert (values(layer.gate.log_alpha) != 0).all()
+
+
+def test_saved_and_loaded(case, tmp_path):
+    options = GateOptions(0.7, "example", 8.0)
+    layer = case.gated(l0=L0.aic(10), gate_options=options)
+    model = case.model(layer)
+    model.compile("adam", "mse")
+    model.fit(case.batch(8), targets(8), verbose=0)
+    layer.gate.assign_log_alpha(case.log_alphas())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    twin = loaded.layers[0]
+    assert type(twin) is case.cls
+    assert twin.gate.options == options and twin.gate.regularizer.l0 == 0.1
+    assert twin.gate.cost == case.cost
+    np.testing.assert_array_equal(values(twin.gate.log_alpha), case.log_alphas())
+    x = case.batch(8)
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    assert values(loaded.losses[0]) == values(model.losses[0])
+    history = loaded.fit(x, targets(8), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert (values(twin.gate.log_alpha) != case.log_alphas()).all()
+
+
+def test_weights_saved_and_loaded(case, tmp_path):
+    model, twin = case.model(case.gated()), case.model(case.gated())
+    (gate,), (twin_gate,) = keras_l0.gates(model), keras_l0.gates(twin)
+    gate.assign_log_alpha(case.log_alphas())
+    model.save_weights(tmp_path / "model.weights.h5")
+    twin.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(values(twin_gate.log_alpha), case.log_alphas())
+    twin.set_weights(case.model(case.gated()).get_weights())
+    assert (values(twin_gate.test_gates) == 1).all()
+
+
+def test_cloned(case):
+    options = GateOptions(0.7, "example", 8.0)
+    model = case.model(case.gated(l0=0.5, gate_options=options))
+    clone = keras.models.clone_model(model)
+    (gate,), (twin,) = keras_l0.gates(model), keras_l0.gates(clone)
+    assert twin is not gate and twin.raw is not gate.raw
+    assert twin.options == options and twin.regularizer.l0 == 0.5
+    clone.set_weights(model.get_weights())
+    x = case.batch()
+    np.testing.assert_array_equal(values(clone(x)), values(model(x)))
+    twin.assign_log_alpha(-9.0)
+    assert (values(gate.log_alpha) != -9).all()
+
+
+@pytest.mark.parametrize("frozen_by", ["argument", "attribute", "model"])
+def test_frozen_layers(case, frozen_by):
+    kwargs = {"trainable": False} if frozen_by == "argument" else {}
+    layer = case.gated(l0=0.5, gate_options=GateOptions(0.6), **kwargs)
+    model = case.model(layer)
+    if frozen_by == "attribute":
+        layer.trainable = False
+    elif frozen_by == "model":
+        model.trainable = False
+    assert model.losses == []
+    assert not layer.trainable_weights and not layer.gate.trainable_weights
+    x = case.batch()
+    expected = values(layer(x, training=False))
+    np.testing.assert_array_equal(values(layer(x, training=True)), expected)
+    if frozen_by != "model":
+        # The layer behind it is all that learns.
+        assert len(model.trainable_weights) == 2
+        before = [values(w) for w in layer.weights]
+        model.compile("adam", "mse")
+        model.fit(x, targets(), verbose=0)
+        for a, b in zip(before, layer.weights, strict=True):
+            np.testing.assert_array_equal(a, values(b))
+        layer.trainable = True
+    else:
+        model.trainable = True
+    assert len(model.losses) == 1 and layer.gate.trainable_weights
+    assert (values(layer(x, training=True)) != expected).any()
+
+
+def test_gates_frozen_on_their_own_stay_frozen_in_copies(case, tmp_path):
+    layer = case.gated(l0=0.5)
+    model = case.model(layer)
+    layer.gate.trainable = False
+    assert model.losses == [] and layer.kernel in model.trainable_weights
+    model.save(tmp_path / "model.keras")
+    for copy in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        (gate,) = keras_l0.gates(copy)
+        assert not gate.trainable and copy.losses == []
+        assert len(copy.trainable_weights) == len(model.trainable_weights) == 4
+
+
+def test_config_round_trip(case):
+    options = GateOptions(0.7, "example", 8.0)
+    layer = case.gated(l0=0.5, gate_options=options, name="units", dtype="bfloat16")
+    config = keras.saving.serialize_keras_object(layer)
+    assert config["registered_name"] == f"keras_l0>{case.cls.__name__}"
+    twin = keras.saving.deserialize_keras_object(config)
+    assert twin.get_config() == layer.get_config()
+    assert type(twin).from_config(twin.get_config()).get_config() == twin.get_config()
+    assert twin.gate.options == options and twin.gate.regularizer.l0 == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["int8_from_float32", "float8_from_float32"])
+def test_quantized_policies_are_refused(case, dtype):
+    # Keras calls such a layer past its `call`, and past its gate.
+    with pytest.raises(ValueError, match="`dtype` of .* must not be a quantized.*Rec"):
+        case.gated(dtype=dtype)
+
+
+def test_gate_options_of_the_wrong_type(case):
+    with pytest.raises(TypeError, match="GateOptions.*Received: 0.5"):
+        case.gated(gate_options=0.5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_channels_first(training):
+    kwargs = {"filters": 4, "kernel_size": 3, "data_format": "channels_first"}
+    layer, plain = L0Conv2D(**kwargs), keras.layers.Conv2D(**kwargs)
+    layer.build((None, 2, 6, 5))
+    plain.build((None, 2, 6, 5))
+    plain.set_weights([values(layer.kernel), values(layer.bias)])
+    assert layer.gate.count == 4 and layer.gate.cost == 3 * 3 * 2 + 1
+    assert layer.gate.broadcast_shape == (4, 1, 1)
+    x = np.random.default_rng(0).normal(size=(2, 2, 6, 5)).astype("float32")
+    try:
+        expected = values(plain(x))
+    except Exception as error:  # Whatever the backend raises.
+        pytest.skip(f"no channels_first convolution here: {type(error).__name__}")
+    np.testing.assert_array_equal(values(layer(x)), expected)
+    layer.gate.assign_log_alpha([100.0, -100.0, 100.0, -100.0])
+    y = values(layer(x, training=training))
+    np.testing.assert_array_equal(y[:, ::2], expected[:, ::2])
+    assert (y[:, 1::2] == 0).all()
+
+
+def test_dense_on_sequences():
+    layer = L0Dense(5, l0=1.0)
+    layer.build((None, 7, 3))
+    layer.gate.assign_log_alpha([-9, -9, 9, 9, 9])
+    y = values(layer(np.ones((2, 7, 3), "float32"), training=True))
+    assert y.shape == (2, 7, 5) and (y[..., :2] == 0).all() and (y[..., 2:] != 0).all()
+    assert values(layer.losses[0]) == pytest.approx(3 * 4, rel=1e-3)
+
+
+@needs_remat
+def test_gradient_under_remat(case, gradient):
+    with keras.RematScope("full"):
+        layer = case.gated(gate_options=GateOptions(0.6))
+    layer.build((None, *case.input_shape))
+    check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
