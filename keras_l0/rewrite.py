@@ -225,7 +225,8 @@ class _Rewriter:
         )
         constants = step.rule.constants(site)
         exists = any(keep.any() for keep in site.keep)
-        results = step.rule.rewrite(site) if exists else [(None, np.ones(size))]
+        gone = [(None, np.ones(c.size)) for c in step.rule.outs]
+        results = step.rule.rewrite(site) if exists else gone
         for slot, keep, value, (tensor, scale) in zip(
             step.outs, site.keep, constants, results, strict=True
         ):

@@ -7,6 +7,7 @@ several times appears as several nodes.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,17 @@ class Node:
     outputs: list[Tensor]
     shared: bool = False
     _call: Any = None
+
+    def arguments(self) -> dict[str, list[int]]:
+        """For each argument of the call which of the node's inputs it holds."""
+        arguments = self._call.arguments
+        signature = inspect.signature(self.operation.call)
+        bound = signature.bind(*arguments.args, **arguments.kwargs).arguments
+        held = {n: {id(x) for x in keras.tree.flatten(a)} for n, a in bound.items()}
+        return {
+            name: [i for i, kt in enumerate(arguments.keras_tensors) if id(kt) in ids]
+            for name, ids in held.items()
+        }
 
     def call(self, operation: Any, tensors: Sequence[Any]) -> Any:
         """Calls ``operation`` on ``tensors`` as the model calls this node's own.

@@ -60,6 +60,11 @@ class Rule:
         self.calls = [self]
         self.outs = self.connect(atoms)
 
+    @classmethod
+    def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
+        """The rule of one call of a type that this class is registered for."""
+        return cls(node, ins, atoms)
+
     @property
     def layer(self) -> Any:
         return self.node.operation
@@ -80,6 +85,11 @@ class Rule:
     def shares_weights(self) -> bool:
         """Whether other calls use the same weights, so that they go alike."""
         return self.node.shared and bool(getattr(self.layer, "weights", ()))
+
+    @property
+    def coupled(self) -> list[Channels]:
+        """The channels that calls which share weights keep alike, side by side."""
+        return self.ins + self.outs
 
     def at_zero(self) -> Rule:
         """The same rule where what is at rest is 0, whatever it is in truth."""
@@ -251,7 +261,7 @@ def rule_for(
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
     try:
-        rule = rule_type(node, ins, atoms)
+        rule = rule_type.of(node, ins, atoms)
     except Barrier as barrier:
         rule = BarrierRule(node, ins, atoms, str(barrier))
     if first is not None and rule.shares_weights:
@@ -263,12 +273,13 @@ def _share(rule: Rule, first: Rule, atoms: Atoms) -> None:
     """Makes two calls that use the same weights keep the same channels."""
     first.calls.append(rule)
     rule.calls = first.calls
-    sides = list(zip(rule.ins + rule.outs, first.ins + first.outs, strict=True))
-    if rule.whole or first.whole or any(a.axis != b.axis for a, b in sides):
+    own, others = rule.coupled, first.coupled
+    alike = [(c.axis, c.size) for c in own] == [(c.axis, c.size) for c in others]
+    if rule.whole or first.whole or not alike:
         rule.whole = first.whole = True
         reason = "its calls hold their channels on different axes"
         rule.reason = rule.reason or first.reason or reason
         first.reason = first.reason or rule.reason
         return
-    for a, b in sides:
+    for a, b in zip(own, others, strict=True):
         atoms.tie(a.atoms, b.atoms)
