@@ -90,17 +90,17 @@ def profile_of(analysis: Analysis) -> Profile:
             kind=type(step.node.operation).__name__,
             units=analysis.channels[step.outs[0]].size,
             kept=kept_units(step, deployed),
-            dense=_whole(dense.sizes[number]),
+            dense=dense.sizes[number].whole(),
             expected=Size(*map(float, expected.sizes[number])),
-            deployed=_whole(deployed.sizes[number]),
+            deployed=deployed.sizes[number].whole(),
         )
         for number, step in enumerate(analysis.steps)
         if step.rule.gate is not None or dense.sizes[number].params
     ]
     return Profile(
-        dense=_whole(dense.total),
+        dense=dense.total.whole(),
         expected=Size(*map(float, expected.total)),
-        deployed=_whole(deployed.total),
+        deployed=deployed.total.whole(),
         layers=layers,
     )
 
@@ -108,7 +108,3 @@ def profile_of(analysis: Analysis) -> Profile:
 def kept_units(step: Step, evaluation: Evaluation) -> int:
     """Channels that a step's first output keeps."""
     return round(float(np.sum(evaluation.keep[step.outs[0]])))
-
-
-def _whole(size: Size) -> Size:
-    return Size(round(float(size.params)), round(float(size.macs)))

@@ -270,8 +270,7 @@ class _Rewriter:
         if signal.tensor is None or (scale == 1).all():
             return signal
         axis = self.analysis.channels[slot].axis
-        shape = [1] * len(signal.tensor.shape)
-        shape[axis] = len(scale)
+        shape = [len(scale) if a == axis else 1 for a in range(signal.tensor.ndim)]
         dtype = keras.backend.standardize_dtype(signal.tensor.dtype)
         factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
         tensor = keras.ops.multiply(signal.tensor, factor)

@@ -96,6 +96,10 @@ class Size(NamedTuple):
     params: Any
     macs: Any
 
+    def whole(self) -> Size:
+        """The size as whole numbers."""
+        return Size(round(float(self.params)), round(float(self.macs)))
+
 
 @dataclasses.dataclass
 class Signal:

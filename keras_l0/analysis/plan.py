@@ -191,15 +191,22 @@ def plan(
             continue
         out = step.outs[0]
         kept = round(float(after.keep[out].sum()))
-        sizes = [_whole(e.sizes[number]) for e in (before, after)]
-        units = analysis.channels[out].size
-        note = _note(analysis, after, out, kept)
-        layers.append(PlannedLayer(node.name, kind, units, kept, *sizes, note))
+        layers.append(
+            PlannedLayer(
+                name=node.name,
+                kind=kind,
+                units=analysis.channels[out].size,
+                kept=kept,
+                before=before.sizes[number].whole(),
+                after=after.sizes[number].whole(),
+                note=_note(analysis, after, out, kept),
+            )
+        )
     return StripPlan(
         model=analysis.graph.model.name,
         inputs=analysis.inputs_mode,
-        before=_whole(before.total),
-        after=_whole(after.total),
+        before=before.total.whole(),
+        after=after.total.whole(),
         layers=layers,
         groups=_groups(analysis, after),
         barriers=barriers,
@@ -294,7 +301,3 @@ def _ranges(indices: list[int]) -> str:
             runs.append([i, i])
     spelled = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
     return f"{len(indices)} features: {', '.join(spelled)}"
-
-
-def _whole(size: Size) -> Size:
-    return Size(round(float(size.params)), round(float(size.macs)))
