@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -39,14 +40,36 @@ class Node:
 
     def arguments(self) -> dict[str, list[int]]:
         """For each argument of the call which of the node's inputs it holds."""
-        arguments = self._call.arguments
-        signature = inspect.signature(self.operation.call)
-        bound = signature.bind(*arguments.args, **arguments.kwargs).arguments
-        held = {n: {id(x) for x in keras.tree.flatten(a)} for n, a in bound.items()}
+        sources = self._call.arguments.keras_tensors
+        held = {
+            name: {id(x) for x in keras.tree.flatten(value)}
+            for name, value in self._bound().items()
+        }
         return {
-            name: [i for i, kt in enumerate(arguments.keras_tensors) if id(kt) in ids]
+            name: [i for i, kt in enumerate(sources) if id(kt) in ids]
             for name, ids in held.items()
         }
+
+    def filled(self) -> tuple[tuple, dict]:
+        """What the operation is called on: `inputs` for tensors, constants as is."""
+        sources = self._call.arguments.keras_tensors
+        tensor_of = {id(kt): t for kt, t in zip(sources, self.inputs, strict=True)}
+        return self._call.arguments.fill_in(tensor_of)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask comes with one of the inputs."""
+        sources = self._call.arguments.keras_tensors
+        return any(getattr(kt, "_keras_mask", None) is not None for kt in sources)
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """What the call passes as argument ``name``."""
+        return self._bound().get(name, default)
+
+    def _bound(self) -> dict[str, Any]:
+        arguments = self._call.arguments
+        signature = inspect.signature(self.operation.call)
+        return signature.bind(*arguments.args, **arguments.kwargs).arguments
 
     def call(self, operation: Any, tensors: Sequence[Any]) -> Any:
         """Calls ``operation`` on ``tensors`` as the model calls this node's own.
@@ -106,12 +129,25 @@ def trace(model: keras.Model) -> Graph:
     require_graph(model)
     tensors: list[Tensor] = []
     nodes: list[Node] = []
-    names: Counter[str] = Counter()
+    own = {call.operation.name for call in _calls(model)}
+    used: set[str] = set()
 
     def new_tensor(kt: Any) -> Tensor:
         dtype = keras.backend.standardize_dtype(kt.dtype)
         tensors.append(Tensor(len(tensors), tuple(kt.shape), dtype))
         return tensors[-1]
+
+    def unused(name: str, prefix: str) -> str:
+        """The name itself for the first who asks, if no outer layer goes by it."""
+        choices = itertools.chain(
+            [] if prefix and name in own else [name],
+            (f"{prefix}{name}_{k}" for k in itertools.count(1)),
+        )
+        chosen = next(
+            c for c in choices if c not in used and (c == name or c not in own)
+        )
+        used.add(chosen)
+        return chosen
 
     def inline(inner: keras.Model, tensor_of: dict[int, Tensor], prefix: str) -> None:
         for call in _calls(inner):
@@ -131,12 +167,7 @@ def trace(model: keras.Model) -> Graph:
                 tensor_of[id(kt)] = result
             for source in sources:
                 source.consumers += 1
-            name = (
-                operation.name
-                if operation.name not in names
-                else prefix + (f"{operation.name}_{names[operation.name]}")
-            )
-            names[operation.name] += 1
+            name = unused(operation.name, prefix)
             nodes.append(Node(name, operation, sources, results, _call=call))
 
     inputs = [new_tensor(kt) for kt in model.inputs]
@@ -158,7 +189,7 @@ def require_graph(model: Any) -> None:
             "`model` must be a Keras model. "
             f"Received: {model!r} of type {type(model).__name__}"
         )
-    if isinstance(model, keras.Sequential):
+    if type(model).call is keras.Sequential.call:
         if not model.built or not model.layers:
             raise ValueError(
                 f"`model` must be built: give {model.name!r} a `keras.Input` as its "
