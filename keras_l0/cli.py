@@ -1,0 +1,121 @@
+"""The command line: ``keras-l0`` and ``python -m keras_l0``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import keras_l0
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+    no_args_is_help=True,
+)
+@click.version_option(
+    keras_l0.__version__, prog_name="keras-l0", message="%(prog)s %(version)s"
+)
+def main() -> None:
+    r"""Makes Keras 3 networks smaller while they train.
+
+    Every unit of a layer gets a gate, training learns which gates to close, and strip
+    takes the closed units out. Start with
+
+    \b
+        keras-l0 demo
+    """
+
+
+@main.command(no_args_is_help=False)
+@click.option(
+    "--network",
+    type=click.Choice(["conv", "mlp"]),
+    default="conv",
+    show_default=True,
+    help="conv: LeNet-5, whose filters and units are gated. mlp: LeNet-300-100, which "
+    "also chooses the pixels that it looks at.",
+)
+@click.option(
+    "--dataset",
+    type=click.Choice(["digits", "mnist"]),
+    help="digits: 1,797 images of 8 x 8 pixels that come with scikit-learn; about a "
+    "minute. mnist: 70,000 images of 28 x 28, a download of 11 MB; about a quarter of "
+    "an hour.  [default: digits]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Images of your own: a .npz file with x_train and x_test of shape (n, height, "
+    "width) or (n, height, width, channels), and classes y_train and y_test from 0.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=Path("keras-l0-demo"),
+    show_default=True,
+    help="Folder for the files; those of an earlier demo are replaced.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Epochs of each of the two trainings. Few epochs leave most gates open.  "
+    "[default: 80; 10 from 10,000 images on]",
+)
+@click.option(
+    "--l0",
+    type=click.FloatRange(min=0),
+    metavar="PRICE",
+    help="Price of one parameter, in units of the loss; in convolutions, of one "
+    "multiplication. Higher prices close more gates.  "
+    "[default: 3e-5; 1e-5 from 10,000 images on]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Seed of weights, gates and batches.",
+)
+def demo(
+    network: str,
+    dataset: str | None,
+    data: Path | None,
+    output: Path,
+    epochs: int | None,
+    l0: float | None,
+    seed: int,
+) -> None:
+    r"""Trains, prunes, exports and compares a small network.
+
+    One network is trained twice, without gates and with gates. The gated one is
+    stripped, and both are exported to TFLite. The table at the end shows what pruning
+    gained and what it cost: accuracies are those on the test images after the last
+    epoch, and the TFLite files have really been run on them.
+
+    \b
+    DIR then holds
+      dense.keras, gated.keras, stripped.keras   the models
+      dense.tflite, stripped.tflite              the same, for a device
+      kept.png                                   which filters or pixels survived
+      results.json                               the numbers of the table
+
+    stripped.keras loads without keras-l0. The exit status is not 0 if any two things
+    disagree that should not: the stripped model with the gated one, a TFLite file with
+    Keras, or the accuracies by more than 10 points.
+    """
+    if dataset and data:
+        raise click.UsageError("Give --dataset or --data, not both.")
+    from keras_l0.demo import DemoError, Settings, require, run, show
+
+    settings = Settings(output, network, dataset or "digits", data, epochs, l0, seed)
+    try:
+        console = require("rich.console", "print its table").Console(highlight=False)
+        show(run(settings, console), console)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Files are in {output}: kept.png shows what survived.")

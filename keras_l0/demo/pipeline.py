@@ -1,0 +1,272 @@
+"""The demo: train, strip, export, run the files, and compare at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from keras_l0.callbacks import Density
+from keras_l0.demo.data import Images, load
+from keras_l0.demo.errors import DemoError, require
+from keras_l0.demo.networks import NETWORKS, Network
+from keras_l0.demo.results import Measured, Results, TFLiteFile
+from keras_l0.demo.training import ShowEpoch, accuracy, predict, train
+from keras_l0.export import ExportError, ExportReport, to_tflite
+from keras_l0.export.latency import latency
+from keras_l0.export.silence import silence
+from keras_l0.layers.gate import find_gates
+from keras_l0.report import profile
+from keras_l0.rewrite import strip
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Two float32 evaluations of one network differ less than this in any probability.
+_TOLERANCE = 1e-4
+# What pruning may cost in accuracy before the demo calls it a failure.
+_ALLOWED_LOSS = 0.1
+# `strip` and `to_tflite` compare on so many images; the demo itself on all.
+_FEW = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line sets.
+
+    Attributes:
+        output: Folder for the files.
+        network: A key of `NETWORKS`.
+        dataset: ``"digits"`` or ``"mnist"``.
+        data: A .npz file to use instead.
+        epochs: Epochs of each training; None leaves it to the size of the data set.
+        l0: Price of a parameter; None leaves it to the size of the data set.
+        seed: Seed of both trainings.
+    """
+
+    output: Path
+    network: str = "conv"
+    dataset: str = "digits"
+    data: Path | None = None
+    epochs: int | None = None
+    l0: float | None = None
+    seed: int = 0
+
+
+def run(settings: Settings, console: Console) -> Results:
+    """Runs the demo and writes its files into ``settings.output``.
+
+    Args:
+        settings: What to run.
+        console: Where progress is shown.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        DemoError: If something is missing, or if any two things that must agree do not.
+    """
+    _check_surroundings()
+    images = load(settings.dataset, settings.data)
+    folder = _make_folder(settings.output)
+    network = NETWORKS[settings.network]
+    epochs = settings.epochs or (10 if images.many else 80)
+    l0 = (3e-6 if images.many else 3e-5) if settings.l0 is None else settings.l0
+
+    models = _train_both(network, images, epochs, l0, settings.seed, console)
+    says = {name: predict(model, images.x_test) for name, model in models.items()}
+    right = {name: accuracy(says[name], images.y_test) for name in says}
+    if right["dense"] - right["gated"] > _ALLOWED_LOSS:
+        raise DemoError(
+            f"Accuracy collapsed: {right['dense']:.1%} without gates, "
+            f"{right['gated']:.1%} with gates at a price of {l0:g}; try a "
+            "lower --l0, or more --epochs."
+        )
+
+    with console.status("stripping, exporting, running the files"):
+        models["stripped"] = _strip(models["gated"], network, images)
+        says["stripped"] = predict(models["stripped"], images.x_test)
+        difference = _difference(says["stripped"], says["gated"])
+        _check(difference, "The stripped model", "the gated one")
+        for name, model in models.items():
+            model.save(folder / f"{name}.keras")
+        _draw(models["gated"], images, folder / "kept.png")
+        files = _export(models, says, images, folder)
+        results = Results(
+            network=network.title,
+            dataset=images.name,
+            images=(len(images.x_train), len(images.x_test)),
+            layers=network.gated,
+            inputs=network.inputs,
+            epochs=epochs,
+            l0=l0,
+            seed=settings.seed,
+            difference=difference,
+            **_measure(network, images, models, says, files),
+        )
+        results.write(folder / "results.json")
+    return results
+
+
+def _check_surroundings() -> None:
+    """Finds out now, not after a minute of training, what is missing."""
+    if keras.backend.backend() != "tensorflow":
+        raise DemoError(
+            "The demo ends in a TFLite file, which takes the TensorFlow backend, and "
+            f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND to "
+            "tensorflow."
+        )
+    require("rich", "show its progress")
+    require("matplotlib", "draw what survived")
+    require("ai_edge_litert", "run TFLite files", extra="tensorflow")
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DemoError(
+            f"--output {str(folder)!r} cannot be written to: {error.strerror}."
+        ) from error
+    return folder
+
+
+def _train_both(
+    network: Network,
+    images: Images,
+    epochs: int,
+    l0: float,
+    seed: int,
+    console: Console,
+) -> dict[str, keras.Model]:
+    from rich import progress
+
+    bars = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("epochs  {task.fields[figures]}"),
+        progress.TimeRemainingColumn(),
+        console=console,
+    )
+    models = {}
+    with bars:
+        for name, price in (("dense", None), ("gated", l0)):
+            task = bars.add_task(f"{name} {network.title}", total=epochs, figures="")
+            keras.utils.set_random_seed(seed)
+            models[name] = network.build(images.shape, images.classes, price)
+            show: list[keras.callbacks.Callback] = [ShowEpoch(bars, task)]
+            if price is not None:
+                show.insert(0, Density(inputs=network.inputs))
+            train(models[name], images, epochs, show)
+    return models
+
+
+def _strip(gated: keras.Model, network: Network, images: Images) -> keras.Model:
+    promised = profile(gated, inputs=network.inputs).deployed.params
+    try:
+        stripped = strip(gated, inputs=network.inputs, data=images.x_test[:_FEW])
+    except (RuntimeError, ValueError) as error:
+        raise DemoError(f"The gated model could not be stripped: {error}") from error
+    if find_gates(stripped):
+        raise DemoError("The stripped model still has gates.")
+    if stripped.count_params() != promised:
+        raise DemoError(
+            f"The stripped model has {stripped.count_params():,} parameters, but "
+            f"`profile` promised {promised:,}."
+        )
+    return stripped
+
+
+def _draw(gated: keras.Model, images: Images, path: Path) -> None:
+    from keras_l0.demo.picture import draw
+
+    draw(gated, images.x_test[0], path)
+
+
+def _export(
+    models: dict[str, keras.Model],
+    says: dict[str, np.ndarray],
+    images: Images,
+    folder: Path,
+) -> dict[str, TFLiteFile]:
+    """Writes the .tflite files, runs them on all test images, and times them."""
+    names = ("dense", "stripped")
+    reports, answers = [], []
+    for name in names:
+        path = folder / f"{name}.tflite"
+        try:
+            report = to_tflite(models[name], path, data=images.x_test[:_FEW])
+        except (ExportError, ImportError, OSError) as error:
+            raise DemoError(f"The {name} model's TFLite file: {error}") from error
+        reports.append(report)
+        answers.append(_run_file(report, images.x_test))
+        difference = _difference(answers[-1], says[name])
+        _check(difference, f"The {name} model's TFLite file", "Keras")
+    timings = latency([report.path for report in reports], runs=500)
+    return {
+        name: TFLiteFile(
+            bytes=report.bytes,
+            seconds=timing.median,
+            accuracy=accuracy(answer, images.y_test),
+            difference=_difference(answer, says[name]),
+        )
+        for name, report, answer, timing in zip(
+            names, reports, answers, timings, strict=True
+        )
+    }
+
+
+def _run_file(report: ExportReport, x: np.ndarray) -> np.ndarray:
+    """What a .tflite file of one input and one output answers, image by image."""
+    interpreter = require("ai_edge_litert.interpreter", "run TFLite files")
+    with silence():
+        runner = interpreter.Interpreter(str(report.path)).get_signature_runner()
+        (name,), (output,) = report.inputs, report.outputs
+        return np.concatenate(
+            [runner(**{name: x[i : i + 1]})[output] for i in range(len(x))]
+        )
+
+
+def _measure(
+    network: Network,
+    images: Images,
+    models: dict[str, keras.Model],
+    says: dict[str, np.ndarray],
+    files: dict[str, TFLiteFile],
+) -> dict[str, Measured]:
+    sizes = profile(models["gated"], inputs=network.inputs)
+    layers = {layer.name: layer for layer in sizes.layers}
+    all_units = tuple(layers[name].units for name in network.gated)
+    kept = tuple(layers[name].kept for name in network.gated)
+    # A gated model does the work of the dense one, and multiplies by its gates.
+    macs = {name: sizes.dense.macs for name in ("dense", "gated")}
+    macs["stripped"] = profile(models["stripped"]).deployed.macs
+    return {
+        name: Measured(
+            units=kept if name == "stripped" else all_units,
+            params=model.count_params(),
+            macs=macs[name],
+            accuracy=accuracy(says[name], images.y_test),
+            tflite=files.get(name),
+        )
+        for name, model in models.items()
+    }
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    # A comparison with NaN is false: make NaN a difference.
+    return float(np.nan_to_num(np.abs(a - b), nan=np.inf).max())
+
+
+def _check(difference: float, what: str, other: str) -> None:
+    if difference > _TOLERANCE:
+        raise DemoError(
+            f"{what} disagrees with {other}: a probability differs by {difference:.1e} "
+            f"where {_TOLERANCE:.0e} is allowed."
+        )
