@@ -135,6 +135,7 @@ class _Rewriter:
         self.evaluation = evaluation
         self.signals: dict[int, Signal] = {}
         self.layers: dict[int, Any] = {}
+        self.built: dict[str, Any] = {}
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         self.gates = dict(
             zip(map(id, analysis.gates), analysis.test_gates(), strict=True)
@@ -257,6 +258,7 @@ class _Rewriter:
                 f"While stripping {node.name!r} ({kind.__name__}): it cannot be made "
                 f"anew from its config. {error}"
             ) from error
+        self.built[node.name] = new
         if shared:
             self.layers[id(node.operation)] = new
         if weights:
@@ -280,23 +282,19 @@ class _Rewriter:
         return self.signals[slot]
 
     def _named(self, outputs: list[Any]) -> list[Any]:
-        """Outputs under the names that they have in the source model."""
+        """Outputs under the names that they have in the source model.
+
+        A gate that could not be folded away leaves a multiplication behind the layer
+        that made the output. It is the output now, so it gets the name.
+        """
+        made = {tensor._keras_history.operation.name for tensor in outputs}
         named = []
         for tensor, source in zip(outputs, self.analysis.graph.outputs, strict=True):
             node = self.analysis.graph.producer(source)
-            made_by = tensor._keras_history.operation
-            if (
-                node is not None
-                and made_by.name != node.name
-                and (node.name not in self._names(outputs))
-            ):
+            if node is not None and node.name not in made:
+                if node.name in self.built:
+                    self.built[node.name].name = f"{node.name}_ungated"
                 tensor = keras.layers.Identity(name=node.name)(tensor)
+                made.add(node.name)
             named.append(tensor)
         return named
-
-    def _names(self, outputs: list[Any]) -> set[str]:
-        return {
-            s.tensor._keras_history.operation.name
-            for s in self.signals.values()
-            if s.tensor is not None
-        }

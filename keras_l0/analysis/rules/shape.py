@@ -37,6 +37,8 @@ class ReshapeRule(Rule):
             and len(old) > 1
         ):
             source = np.moveaxis(source, 0, -1)
+        if not new:
+            raise Barrier("its output has no axis to hold channels")
         source = source.reshape(math.prod(new[:-1]), new[-1])
         if (source != source[0]).any():
             raise Barrier("one position of its last axis holds several channels")
