@@ -1,0 +1,130 @@
+"""Weights that hide nothing, and how outputs are compared."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+import keras_l0
+
+# Outputs vary over inputs by at least this share of their scale.
+ALIVE = 0.05
+
+
+@contextlib.contextmanager
+def policy(name):
+    """Layers made inside compute in ``name``; inputs are float64 or float32."""
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(name)
+    keras.config.set_floatx("float64" if name == "float64" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
+
+
+def batch(model, size=48, seed=0):
+    """A random batch in the structure of the model's inputs, in float64."""
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor):
+        shape = (size, *(d or 5 for d in tensor.shape[1:]))
+        if "int" in keras.backend.standardize_dtype(tensor.dtype):
+            return rng.integers(0, 4, shape)
+        return rng.normal(size=shape)
+
+    if isinstance(model, keras.Sequential):
+        return draw(model.inputs[0])
+    return keras.tree.map_structure(draw, model.input)
+
+
+def run(model, inputs):
+    """Test-time outputs, flat, float64."""
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    result = keras.tree.flatten(model(tensors, training=False))
+    return [
+        np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(y, "float64")))
+        for y in result
+    ]
+
+
+def variation(output):
+    """How far an output moves from one input to another."""
+    return float(np.ptp(output, axis=0).max(initial=0.0))
+
+
+def is_alive(output):
+    return variation(output) >= ALIVE * np.abs(output).max(initial=0.0) > 0
+
+
+def harden(model, dead=(), alive=True, seed=0):
+    """Sets adversarial weights: the outputs still vary, and nothing is 0 or 1.
+
+    Of every gate a third to two thirds of its units close, the rest is partly or
+    fully open. All gates of the layers named in ``dead`` close.
+    """
+    for attempt in range(20):
+        _draw(model, np.random.default_rng([seed, attempt]), dead)
+        outputs = run(model, batch(model))
+        if not alive or all(is_alive(y) and np.isfinite(y).all() for y in outputs):
+            return model
+    raise AssertionError(f"no weights make the outputs of {model.name!r} vary")
+
+
+def _draw(model, rng, dead):
+    draws = {
+        "kernel": lambda s: rng.normal(size=s) * 1.5 / np.sqrt(np.prod(s[:-1])),
+        "gamma": lambda s: rng.uniform(0.5, 1.5, s) * rng.choice([-1, 1], s),
+        "moving_variance": lambda s: rng.uniform(0.3, 3, s),
+        "moving_mean": lambda s: rng.normal(size=s) * 0.7 + 0.3,
+    }
+    for weight in model.weights:
+        if weight.name != "raw_log_alpha":
+            draw = draws.get(weight.name, lambda s: rng.normal(size=s))
+            weight.assign(draw(weight.shape))
+    for gate in keras_l0.gates(model):
+        owner = gate.raw.path.split("/")[-2 if gate.name != "gate" else -3]
+        gate.assign_log_alpha(
+            np.full(gate.raw.shape, -9.0)
+            if owner in dead
+            else locations(rng, gate.count).reshape(gate.raw.shape)
+        )
+
+
+def locations(rng, count):
+    """log_alpha of gates, some closed, some between, some open, in random order."""
+    closed = round(count * rng.uniform(1 / 3, 2 / 3))
+    partly = rng.uniform(-1.8, 1.8, (count - closed + 1) // 2)
+    values = np.full(count, 9.0)
+    values[:closed] = -9.0
+    values[closed : closed + len(partly)] = partly
+    return rng.permutation(values)
+
+
+def narrowed(model, inputs, kept):
+    """The batch with the features that a model stripped under "narrow" takes."""
+    names = [t.name for t in model.inputs]
+    flat = keras.tree.flatten(inputs)
+    cut = [
+        x[..., kept[n]] if n in kept else x for n, x in zip(names, flat, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(inputs, cut)
+
+
+COUNTED = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.BatchNormalization)
+
+
+def macs(model):
+    """Multiply-accumulates of a plain model's Dense and Conv2D calls per example."""
+    total = 0
+    for layer in model.layers:
+        if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+            continue
+        for node in layer._inbound_nodes:
+            shape = list(node.outputs[0].shape[1:])
+            first = getattr(layer, "data_format", None) == "channels_first"
+            shape.pop(0 if first else -1)
+            positions = int(np.prod([d or 1 for d in shape]))
+            total += positions * int(np.prod(layer.kernel.shape))
+    return total

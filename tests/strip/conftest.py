@@ -1,0 +1,18 @@
+import keras
+import pytest
+from adversary import policy
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """Correctness is decided in float64: rounding cannot hide a mistake there."""
+    with policy("float64"):
+        if keras.backend.backend() != "jax":
+            yield
+            return
+        import jax
+
+        wide = jax.config.jax_enable_x64
+        jax.config.update("jax_enable_x64", True)
+        yield
+        jax.config.update("jax_enable_x64", wide)
