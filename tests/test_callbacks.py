@@ -157,7 +157,9 @@ def test_validation(verbose, capsys):
     ],
     ids=str,
 )
-def test_however_it_is_compiled(options, capsys):
+def test_however_it_is_compiled(options):
+    if keras.backend.backend() == "torch" and "steps_per_execution" in options:
+        pytest.skip("one step per execution is all that Keras offers on Torch")
     history = (
         half_closed(network(**options))
         .fit(*data(), batch_size=2, epochs=2, verbose=1, callbacks=[Density()])

@@ -188,6 +188,8 @@ def test_draws_are_seeded():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
 def test_open_gates_are_neutral_to_the_bit(dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless it is told to")
     gate = built((64,), dtype=dtype)
     x = ops.cast(np.random.default_rng(0).normal(size=(9, 64)) * 100, dtype)
     y = gate(x, training=False)

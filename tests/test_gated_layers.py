@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 import keras_l0
-from keras_l0 import GateOptions
+from keras_l0 import GateOptions, HardConcrete
 from keras_l0.layers import L0Conv2D, L0Dense
 from keras_l0.regularizers import L0
 
@@ -41,8 +41,9 @@ def same_weights(case, gate_options=None, **kwargs):
     rng = np.random.default_rng(1)
     for a, b in zip(plain.weights, gated.weights, strict=False):
         assert a.name == b.name
-        a.assign(rng.normal(size=a.shape))
-        b.assign(a)
+        start = rng.normal(size=a.shape)
+        a.assign(start)
+        b.assign(start)
     return gated, plain
 
 
@@ -229,9 +230,13 @@ def test_a_model_of_several_gated_layers_is_charged_for_each():
     assert total == pytest.approx(p * (0.5 * 4 * 4 + 2.0 * 2 * 5), rel=1e-5)
 
 
+# Few gates are drawn exactly 0 or 1, where the gradient is 0.
+SMOOTH = GateOptions(0.9, distribution=HardConcrete(beta=2.0))
+
+
 def check_gradient(case, layer, call, gradient):
     """Gradient of what ``call(x)`` gives for log_alpha, with the noise held fixed."""
-    gate, x = layer.gate, case.batch(3)
+    gate, x, beta = layer.gate, case.batch(3), SMOOTH.distribution.beta
     start = values(gate.seed_generator.state).copy()
 
     def with_fixed_noise():
@@ -251,11 +256,11 @@ def check_gradient(case, layer, call, gradient):
     )  # fmt: skip
     inside = (z > 1e-4) & (z < 1 - 1e-4)
     s = (np.where(inside, z, 0.5) + 0.1) / 1.2
-    noise = np.log(s / (1 - s)) * 2 / 3 - values(gate.log_alpha).astype("float64")
+    noise = np.log(s / (1 - s)) * beta - values(gate.log_alpha).astype("float64")
     log_alpha = values(gate.log_alpha).astype("float64")
 
     def total(location):
-        draw = np.where(inside, sigmoid((noise + location) * 3 / 2) * 1.2 - 0.1, z)
+        draw = np.where(inside, sigmoid((noise + location) / beta) * 1.2 - 0.1, z)
         return (weights * u * draw).sum(axis=tuple(range(u.ndim - 1)))
 
     slopes = (total(log_alpha + 1e-5) - total(log_alpha - 1e-5)) / 2e-5
@@ -266,7 +271,7 @@ def check_gradient(case, layer, call, gradient):
 
 
 def test_gradient_through_a_layer_against_finite_differences(case, gradient):
-    layer = case.gated(gate_options=GateOptions(0.6))
+    layer = case.gated(gate_options=SMOOTH)
     layer.build((None, *case.input_shape))
     check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
 
@@ -291,11 +296,13 @@ def test_gradients_reach_the_weights_through_open_gates_only(case, gradient):
 def test_trains_however_it_is_compiled(case, options):
     if BACKEND == "torch" and options.get("jit_compile") is True:
         pytest.skip("torch.compile needs a C++ compiler")
+    if BACKEND == "torch" and "steps_per_execution" in options:
+        pytest.skip("one step per execution is all that Keras offers on Torch")
     layer = case.gated(l0=1e-3)
     model = case.model(layer)
     before = values(layer.gate.log_alpha)
     model.compile("adam", "mse", **options)
-    history = model.fit(case.batch(8), targets(8), batch_size=2, verbose=0).history
+    history = model.fit(case.batch(4), targets(4), batch_size=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert (values(layer.gate.log_alpha) != before).all()
 
@@ -503,6 +510,6 @@ def test_dense_on_sequences():
 @needs_remat
 def test_gradient_under_remat(case, gradient):
     with keras.RematScope("full"):
-        layer = case.gated(gate_options=GateOptions(0.6))
+        layer = case.gated(gate_options=SMOOTH)
     layer.build((None, *case.input_shape))
     check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
