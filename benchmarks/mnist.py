@@ -37,12 +37,30 @@ from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
 HERE = Path(__file__).resolve().parent
 LOCAL_DATA = HERE.parent.parent / "shared" / "data" / "mnist.npz"
 
+
+def commit() -> str:
+    """The commit that keras_l0 is at, with a + where it has changed since."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(HERE.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "keras_l0")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+# Taken now: by the end of a run the checkout may have moved on.
+COMMIT = commit()
 NETWORKS = ("lenet-300-100", "lenet-5")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a run is trained with; ``l0`` has one strength per gated layer."""
+    """What a run is trained with.
+
+    ``l0`` has one strength per gate, in the order of the network; ``dropout`` the rates
+    behind the gated inputs of the first dense layer and behind hidden units.
+    """
 
     l0: tuple[float, ...]
     epochs: int
@@ -51,6 +69,7 @@ class Settings:
     learning_rate: float = 1e-3
     frozen_learning_rate: float = 5e-4
     weight_decay: float = 0.0
+    dropout: tuple[float, float] = (0.0, 0.0)
     open_probability: float = 0.99
     learning_rate_multiplier: float = 16.0
     noise: str = "batch"
@@ -58,8 +77,10 @@ class Settings:
 
 
 SETTINGS = {
-    "lenet-300-100": Settings(l0=(1.7e-6, 1.7e-6, 1.7e-6), epochs=30),
-    "lenet-5": Settings(l0=(1e-5, 1e-5, 1.7e-6, 1.7e-6), epochs=20),
+    "lenet-300-100": Settings(
+        l0=(5.5e-6, 5.5e-6, 8e-6), epochs=50, learning_rate=2e-3, dropout=(0.2, 0.0)
+    ),
+    "lenet-5": Settings(l0=(4.5e-4, 1.8e-5, 5e-6, 6e-6), epochs=14, learning_rate=2e-3),
 }
 
 
@@ -70,13 +91,15 @@ def build(network: str, settings: Settings) -> keras.Model:
         noise=settings.noise,
         learning_rate_multiplier=settings.learning_rate_multiplier,
     )
-    gated = {"activation": "relu", "gate_options": options}
+    gated: dict[str, Any] = {"activation": "relu", "gate_options": options}
     if network == "lenet-300-100":
         inputs, first, second = settings.l0
         layers = [
             keras.Input((784,)),
             L0Gate(l0=inputs, cost=300, options=options),
+            keras.layers.Dropout(settings.dropout[0]),
             L0Dense(300, l0=first, **gated),
+            keras.layers.Dropout(settings.dropout[1]),
             L0Dense(100, l0=second, **gated),
         ]
     else:
@@ -89,9 +112,11 @@ def build(network: str, settings: Settings) -> keras.Model:
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
             L0Gate(l0=features, cost=500, options=options),
+            keras.layers.Dropout(settings.dropout[0]),
             L0Dense(500, l0=hidden, **gated),
         ]
-    return keras.Sequential([*layers, keras.layers.Dense(10)])
+    layers += [keras.layers.Dropout(settings.dropout[1]), keras.layers.Dense(10)]
+    return keras.Sequential([layer for layer in layers if getattr(layer, "rate", 1)])
 
 
 def load(args: argparse.Namespace, flat: bool, standardize: bool) -> list[np.ndarray]:
@@ -208,20 +233,9 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     return {
         **record,
         **measure(model, *data[2:]),
-        "commit": commit(),
+        "commit": COMMIT,
         "versions": {"python": platform.python_version(), **modules},
     }
-
-
-def commit() -> str:
-    """The commit that keras_l0 is at, with a + where it has changed since."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(HERE.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "keras_l0")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def main(arguments: list[str] | None = None) -> None:
