@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Size
+from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 
 
@@ -59,7 +60,8 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If ``model`` has no readable graph, or ``inputs`` is unknown.
+        ValueError: If ``model`` has no readable graph or holds a NaN or infinite
+            weight, or ``inputs`` is unknown.
 
     Example:
         >>> import keras, keras_l0
@@ -72,6 +74,7 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
         >>> [(layer.name, layer.units, layer.kept) for layer in report.layers]
         [('l0_dense', 3, 2), ('dense', 2, 2)]
     """
+    require_finite(model)
     return profile_of(Analysis(model, inputs))
 
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.facts import Signal, Site
+from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rounding import agree, outputs
 from keras_l0.analysis.rules.gate import GateRule
+from keras_l0.layers import find_gates
 
 # Examples to compare the old and the new model on, if the user gives none.
 _EXAMPLES = 8
@@ -78,6 +80,7 @@ def strip(
         )
     evaluation = analysis.evaluate(analysis.test_open())
     stripped = _Rewriter(analysis, evaluation).run()
+    _require_plain(analysis, stripped)
     promised = round(float(evaluation.total.params))
     if stripped.count_params() != promised:
         raise RuntimeError(
@@ -115,15 +118,16 @@ def _verify(
         )
 
 
-def require_finite(model: Any) -> None:
-    """Raises if a weight of a model is NaN or infinite: training diverged."""
-    for weight in getattr(model, "weights", []):
-        values = keras.ops.convert_to_numpy(weight)
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+def _require_plain(analysis: Analysis, stripped: keras.Model) -> None:
+    """Raises if a gate is left, inside a layer that could not be looked through."""
+    reasons = {step.node.name: step.rule.reason for step in analysis.steps}
+    for layer in stripped.layers:
+        if find_gates(layer):
             raise ValueError(
-                "`model` must have finite weights. Received: NaN or infinity in "
-                f"{weight.path!r} of {model.name!r}: training diverged. Restore an "
-                "earlier checkpoint, or train with a lower learning rate."
+                f"While stripping {layer.name!r} ({type(layer).__name__}): there are "
+                f"gates inside, and it is a barrier: {reasons.get(layer.name)}. "
+                "Register a rule with `keras_l0.register_strip_rule`, or gate it from "
+                "outside with an `L0Gate`."
             )
 
 

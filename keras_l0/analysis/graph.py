@@ -153,7 +153,7 @@ def trace(model: keras.Model) -> Graph:
         for call in _calls(inner):
             sources = [tensor_of[id(kt)] for kt in call.arguments.keras_tensors]
             operation = call.operation
-            if isinstance(operation, keras.Model) and _has_graph(operation):
+            if _can_be_inlined(call):
                 scope = {
                     id(kt): source
                     for kt, source in zip(operation.inputs, sources, strict=False)
@@ -205,10 +205,34 @@ def require_graph(model: Any) -> None:
         )
 
 
+def require_finite(model: Any) -> None:
+    """Raises if a weight of a model is NaN or infinite: training diverged."""
+    require_graph(model)
+    for weight in model.weights:
+        if keras.backend.is_float_dtype(weight.dtype):
+            finite = keras.ops.isfinite(keras.ops.convert_to_tensor(weight))
+            if not bool(keras.ops.all(finite)):
+                raise ValueError(
+                    "`model` must have finite weights. Received: NaN or infinity in "
+                    f"{weight.path!r} of {model.name!r}: training diverged. Restore an "
+                    "earlier checkpoint, or train with a lower learning rate."
+                )
+
+
 def _has_graph(model: keras.Model) -> bool:
     if isinstance(model, keras.Sequential):
         return model.built and type(model).call is keras.Sequential.call
     return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def _can_be_inlined(call: Any) -> bool:
+    operation = call.operation
+    return (
+        isinstance(operation, keras.Model)
+        and _has_graph(operation)
+        # Its layers' calls would no longer know.
+        and not call.arguments.kwargs.get("training")
+    )
 
 
 def _calls(model: keras.Model) -> list[Any]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Size
+from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 
 
@@ -162,7 +163,8 @@ def plan(
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If ``model`` has no readable graph, or an option is out of range.
+        ValueError: If ``model`` has no readable graph or holds a NaN or infinite
+            weight, or an option is out of range.
 
     Example:
         >>> import keras, keras_l0
@@ -173,6 +175,7 @@ def plan(
         >>> keras_l0.plan(model)
         <StripPlan of 'toy': 23 -> 16 parameters, 18 -> 12 MACs, 0 barriers>
     """
+    require_finite(model)
     analysis = Analysis(
         model, inputs, keep=keep, round_to=round_to, min_units=min_units
     )

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_l0.analysis.batches import arrays, random_arrays
-from keras_l0.analysis.graph import require_graph
+from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.flatbuffer import count_ops
@@ -23,7 +23,7 @@ from keras_l0.export.silence import silence
 from keras_l0.export.verify import verify as verify_file
 from keras_l0.layers.gate import find_gates
 from keras_l0.report import profile
-from keras_l0.rewrite import require_finite, strip
+from keras_l0.rewrite import strip
 
 # A model without data of its own is compared with its file on this many examples.
 _EXAMPLES = 16
