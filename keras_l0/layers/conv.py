@@ -27,7 +27,7 @@ class L0Conv2D(Gated, keras.layers.Conv2D):
     Example:
         >>> import keras, keras_l0
         >>> layer = keras_l0.layers.L0Conv2D(4, 3, activation="relu", l0=1e-5)
-        >>> layer(keras.ops.ones((2, 8, 8, 3))).shape
+        >>> tuple(layer(keras.ops.ones((2, 8, 8, 3))).shape)
         (2, 6, 6, 4)
         >>> layer.gate.cost  # 3 * 3 * 3 weights and a bias
         28.0

@@ -26,7 +26,7 @@ class L0Dense(Gated, keras.layers.Dense):
     Example:
         >>> import keras, keras_l0
         >>> layer = keras_l0.layers.L0Dense(4, activation="relu", l0=1e-5)
-        >>> layer(keras.ops.ones((2, 3))).shape
+        >>> tuple(layer(keras.ops.ones((2, 3))).shape)
         (2, 4)
         >>> layer.gate.cost  # three weights and a bias
         4.0

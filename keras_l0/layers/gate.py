@@ -139,7 +139,7 @@ class L0Gate(keras.layers.Layer):
     Example:
         >>> import keras, keras_l0
         >>> gate = keras_l0.layers.L0Gate(axis=-1, l0=1e-4)
-        >>> gate(keras.ops.ones((1, 3))).shape
+        >>> tuple(gate(keras.ops.ones((1, 3))).shape)
         (1, 3)
         >>> gate.assign_log_alpha([-9.0, 0.0, 9.0])
         >>> [round(float(y), 2) for y in gate(keras.ops.ones((1, 3)))[0]]
