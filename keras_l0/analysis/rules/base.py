@@ -257,6 +257,8 @@ def rule_for(
         first: The rule of the first call of the same operation, if there is one.
     """
     rule_type = RULES.get(type(node.operation))
+    if node.option("training"):
+        return BarrierRule(node, ins, atoms, "it is called with training=True")
     if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
