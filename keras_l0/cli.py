@@ -70,8 +70,8 @@ def main() -> None:
     type=click.FloatRange(min=0),
     metavar="PRICE",
     help="Price of one parameter, in units of the loss; in convolutions, of one "
-    "multiplication. Higher prices close more gates.  "
-    "[default: 3e-5; 1e-5 from 10,000 images on]",
+    "multiplication. Higher prices close more gates; the title of "
+    "the table says what was paid by default.",
 )
 @click.option(
     "--seed",

@@ -260,13 +260,6 @@ def test_mnist_without_network(monkeypatch):
         data.load("mnist")
 
 
-def test_digits():
-    digits = data.load("digits")
-    assert digits.shape == (8, 8, 1) and digits.classes == 10 and not digits.many
-    assert len(digits.x_train) + len(digits.x_test) == 1797
-    assert digits.x_train.max() == 1 and digits.x_train.dtype == "float32"
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -26,12 +26,14 @@ class Network:
             the dense network, and else the gated one.
         gated: Names of what is gated, in graph order.
         inputs: The `keras_l0.strip` mode that suits it.
+        price: Price for a small data set, and for a large one.
     """
 
     title: str
     build: Callable[[tuple[int, int, int], int, float | None], keras.Model]
     gated: tuple[str, ...]
     inputs: str
+    price: tuple[float, float]
 
 
 def lenet5(shape: tuple[int, int, int], classes: int, l0: float | None) -> keras.Model:
@@ -113,8 +115,18 @@ def _dense(units: int, name: str, l0: float | None) -> keras.layers.Layer:
 
 
 NETWORKS = {
-    "conv": Network("LeNet-5", lenet5, ("conv1", "conv2", "dense"), "keep"),
+    "conv": Network(
+        title="LeNet-5",
+        build=lenet5,
+        gated=("conv1", "conv2", "dense"),
+        inputs="keep",
+        price=(3e-5, 1e-6),
+    ),
     "mlp": Network(
-        "LeNet-300-100", lenet_300_100, ("pixels", "dense1", "dense2"), "gather"
+        title="LeNet-300-100",
+        build=lenet_300_100,
+        gated=("pixels", "dense1", "dense2"),
+        inputs="gather",
+        price=(1e-4, 3e-6),
     ),
 }

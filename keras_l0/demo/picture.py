@@ -46,7 +46,9 @@ def draw(model: keras.Model, image: np.ndarray, path: Path) -> None:
         _show(ax, grid)
         ax.set_title(f"{layer.name}: {kept.sum()} of {kept.size}")
     for ax in axes:
-        ax.set_axis_off()
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_color("#cccccc")
     figure.suptitle("Red is what training closed, and strip removed", fontsize=10)
     figure.savefig(path, dpi=150)
 

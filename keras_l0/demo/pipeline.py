@@ -44,7 +44,7 @@ class Settings:
         dataset: ``"digits"`` or ``"mnist"``.
         data: A .npz file to use instead.
         epochs: Epochs of each training; None leaves it to the size of the data set.
-        l0: Price of a parameter; None leaves it to the size of the data set.
+        l0: Price of a parameter; None leaves it to the network and the data set.
         seed: Seed of both trainings.
     """
 
@@ -75,7 +75,7 @@ def run(settings: Settings, console: Console) -> Results:
     folder = _make_folder(settings.output)
     network = NETWORKS[settings.network]
     epochs = settings.epochs or (10 if images.many else 80)
-    l0 = (3e-6 if images.many else 3e-5) if settings.l0 is None else settings.l0
+    l0 = network.price[images.many] if settings.l0 is None else settings.l0
 
     models = _train_both(network, images, epochs, l0, settings.seed, console)
     says = {name: predict(model, images.x_test) for name, model in models.items()}
@@ -168,8 +168,8 @@ def _train_both(
 
 
 def _strip(gated: keras.Model, network: Network, images: Images) -> keras.Model:
-    promised = profile(gated, inputs=network.inputs).deployed.params
     try:
+        promised = profile(gated, inputs=network.inputs).deployed.params
         stripped = strip(gated, inputs=network.inputs, data=images.x_test[:_FEW])
     except (RuntimeError, ValueError) as error:
         raise DemoError(f"The gated model could not be stripped: {error}") from error

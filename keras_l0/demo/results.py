@@ -106,7 +106,8 @@ def _table(results: Results) -> Table:
 
     models = (results.dense, results.gated, results.stripped)
     grid = Table(
-        title=f"{results.network} on {results.dataset}",
+        title=f"{results.network} on {results.dataset}, {results.epochs} epochs, "
+        f"price {results.l0:g}",
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
