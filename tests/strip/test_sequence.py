@@ -1,7 +1,360 @@
-"""Sequence layers: what may go from recurrences, attention and embeddings."""
+"""Sequence layers: sizes, what a unit or a head takes with it, barriers."""
 
-from models import CASES
+import itertools
 
-before = set(CASES)
+import keras
+import models_sequence
+import numpy as np
+import pytest
+from adversary import batch, harden, run, variation
+from keras import layers
+from models import CASES, hardened
 
-SEQUENCE = [name for name in CASES if name not in before]
+import keras_l0
+from keras_l0.analysis.cost import Cost
+from keras_l0.analysis.rules.attention import projections, slice_heads
+from keras_l0.analysis.rules.recurrent import slice_cell, unread_units
+from keras_l0.layers import L0Dense, L0Gate
+
+SEQUENCE = [
+    name
+    for name, facts in CASES.items()
+    if facts.build.__module__ == models_sequence.__name__
+]
+
+
+def agree(old, new, inputs, allowed=1e-9):
+    for a, b in zip(run(old, inputs), run(new, inputs), strict=True):
+        assert variation(a) > 0
+        assert np.abs(a - b).max() <= allowed * variation(a)
+
+
+# Sizes, counted by another method: one multiplication per weight and position
+
+
+def positions(tensor):
+    return int(np.prod([size or 1 for size in tensor.shape[1:-1]]))
+
+
+def of_matrices(layer, node):
+    return layer.kernel.shape[0] * layer.kernel.shape[1] * positions(node.inputs[0])
+
+
+def of_einsum(layer, node, shape=None):
+    shape = tuple(node.inputs[0].shape if shape is None else shape)
+    sides = layer.equation.replace("->", ",").split(",")
+    free = "".join(map(str, range(len(shape) - len(sides[0].replace("...", "")))))
+    source, kernel, _ = (side.replace("...", free) for side in sides)
+    sizes = dict(zip(source, shape, strict=True))
+    sizes |= dict(zip(kernel, layer.kernel.shape, strict=True))
+    sizes[source[0]] = 1
+    return int(np.prod([size or 1 for size in sizes.values()]))
+
+
+def of_cells(layer, node):
+    weights = sum(int(np.prod(w.shape)) for w in layer.weights if "kernel" in w.name)
+    return weights * (node.inputs[0].shape[1] or 1)
+
+
+def of_attention(layer, node):
+    named = dict(zip(("query", "value", "key"), node.arguments.args, strict=False))
+    named |= node.arguments.kwargs
+    query, value = named["query"], named["value"]
+    key = value if named.get("key") is None else named["key"]
+    total = 0
+    for name, inner in projections(layer).items():
+        source = {"key": key, "value": value}.get(name, query)
+        total += int(np.prod(inner.kernel.shape)) * positions(source)
+    return total
+
+
+def of_convolution(layer, node):
+    return int(np.prod(layer.kernel.shape)) * positions(node.outputs[0])
+
+
+def of_reverse(layer, node):
+    if not node.arguments.kwargs.get("reverse"):
+        return 0
+    return layer.input_dim * layer.output_dim * positions(node.inputs[0])
+
+
+COUNTS = {
+    "Dense": of_matrices,
+    "EinsumDense": of_einsum,
+    "Conv2D": of_convolution,
+    "MultiHeadAttention": of_attention,
+    "GroupedQueryAttention": of_attention,
+    "ReversibleEmbedding": of_reverse,
+    **dict.fromkeys(
+        ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional"), of_cells
+    ),
+}  # fmt: skip
+
+
+def macs(model):
+    return sum(
+        COUNTS.get(type(layer).__name__, lambda *_: 0)(layer, node)
+        for layer in model.layers
+        for node in layer._inbound_nodes
+    )
+
+
+def set_corner(model, corner):
+    gates = keras_l0.gates(model)
+    ends = np.cumsum([gate.count for gate in gates])
+    for gate, part in zip(gates, np.split(corner, ends[:-1]), strict=True):
+        gate.assign_log_alpha(np.where(part, 9.0, -9.0).reshape(gate.raw.shape))
+
+
+def corners(model, share=3):
+    """Whole gates open or closed, and random ones."""
+    rng = np.random.default_rng(0)
+    sizes = [gate.count for gate in keras_l0.gates(model)]
+    for whole in itertools.product((0.0, 1.0), repeat=min(len(sizes), 2)):
+        yield np.repeat(whole + (1.0,) * (len(sizes) - len(whole)), sizes)
+    for _ in range(share):
+        yield (rng.uniform(size=sum(sizes)) < rng.uniform(0.1, 0.9)).astype("float64")
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_cost_is_the_stripped_size(name):
+    model = CASES[name].build()
+    cost = Cost(model)
+    counted = not keras_l0.plan(model).barriers or name in ("LSTM_states", "GRU_plain")
+    for corner in corners(model):
+        set_corner(model, corner)
+        stripped = keras_l0.strip(model, verify=False)
+        size = cost(corner)
+        assert float(size.params) == stripped.count_params()
+        if counted:
+            assert float(size.macs) == macs(stripped)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LSTM_states",
+        "attention_scores",
+        "einsum_heads",
+        "time_distributed_gated",
+        "embedding_shared",
+    ],
+)
+def test_tensors_and_arrays_cost_the_same(name):
+    cost = Cost(CASES[name].build())
+    openness = np.random.default_rng(1).uniform(size=sum(cost.counts))
+    exact = cost(openness)
+    tensors = cost(keras.ops.convert_to_tensor(openness))
+    for a, b in zip(exact, tensors, strict=True):
+        assert float(b) == pytest.approx(float(a), rel=1e-12)
+
+
+# Recurrent units
+
+
+def recurrent(kind, units=5, **options):
+    x = keras.Input((4, 3))
+    h = getattr(layers, kind)(units, return_sequences=True, **options)(x)
+    return harden(keras.Model(x, h))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("SimpleRNN", {}),
+        ("SimpleRNN", {"use_bias": False}),
+        ("LSTM", {}),
+        ("GRU", {}),
+        ("GRU", {"reset_after": False}),
+        ("GRU", {"use_bias": False}),
+    ],
+)
+def test_units_that_no_unit_reads_can_be_sliced(kind, options):
+    model = recurrent(kind, **options)
+    layer = model.layers[1]
+    cell = layer.cell
+    units = np.array([1, 0, 1, 1, 0], bool)
+    recurrent_kernel = np.array(cell.recurrent_kernel)
+    recurrent_kernel[~units] = 0
+    cell.recurrent_kernel.assign(recurrent_kernel)
+    assert (unread_units(recurrent_kernel) == ~units).all()
+
+    weights = {w.name: np.array(w) for w in layer.weights}
+    rows = np.array([1, 0, 1], bool)
+    sliced = slice_cell(weights, rows, units)
+    small = recurrent(kind, 3, **options)
+    small.layers[1].set_weights(
+        [slice_cell(weights, np.ones(3, bool), units)[w.name] for w in layer.weights]
+    )
+    x = batch(model)
+    assert np.abs(run(model, x)[0][..., units] - run(small, x)[0]).max() <= 1e-12
+    assert (sliced["kernel"] == weights["kernel"][rows][:, np.tile(
+        units, weights["kernel"].shape[1] // 5)]).all()  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+def test_slicing_a_unit_that_others_read_is_wrong(kind):
+    model = recurrent(kind)
+    layer = model.layers[1]
+    units = np.array([1, 0, 1, 1, 0], bool)
+    weights = {w.name: np.array(w) for w in layer.weights}
+    small = recurrent(kind, 3)
+    sliced = slice_cell(weights, np.ones(3, bool), units)
+    small.layers[1].set_weights([sliced[w.name] for w in layer.weights])
+    x = batch(model)
+    old, new = run(model, x)[0][..., units], run(small, x)[0]
+    assert np.abs(old - new).max() > 1e-2 * variation(old)
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("states", [False, True])
+def test_units_that_nobody_reads_go(kind, states):
+    x, y = keras.Input((4, 3)), keras.Input((2,))
+    n_states = 2 if kind in ("LSTM", "RNN") else 1
+    initial = [L0Dense(5, "relu")(y) for _ in range(n_states)] if states else None
+    cell = layers.LSTMCell(5)
+    layer = layers.RNN(cell) if kind == "RNN" else getattr(layers, kind)(5)
+    h = L0Gate(name="top")(layer(x, initial_state=initial))
+    model = harden(keras.Model([x, y], [layers.Dense(2)(h), layers.Dense(1)(y)]))
+    kernel = np.array(layer.cell.recurrent_kernel)
+    kernel[:3] = 0  # units 0 to 2 feed nobody, not even themselves
+    layer.cell.recurrent_kernel.assign(kernel)
+    keras_l0.gates(model)[-1].assign_log_alpha([-9.0, 9.0, -9.0, -9.0, 9.0])
+    stripped = keras_l0.strip(model)
+    assert stripped.get_layer(layer.name).cell.units == 3  # 1, 3 and 4
+    assert stripped.count_params() == keras_l0.plan(model).after.params
+    agree(model, stripped, batch(model))
+
+
+def test_the_plan_says_why_units_stay():
+    plan = keras_l0.plan(hardened("LSTM_plain"))
+    (barrier,) = plan.barriers
+    assert barrier.kind == "LSTM"
+    assert "recurrence" in barrier.reason
+
+
+def test_states_are_kept_between_calls():
+    x = keras.Input(batch_shape=(8, 4, 3))
+    h = layers.GRU(4, stateful=True)(L0Gate()(x))
+    model = harden_with(keras.Model(x, layers.Dense(2)(h)), 8)
+    stripped = keras_l0.strip(model, verify=False)
+    inputs = batch(model, 8)
+    for layer in (model.layers[2], stripped.layers[1]):
+        layer.reset_state()
+    first = run(model, inputs)[0]
+    for expected in (first, run(model, inputs)[0]):
+        received = run(stripped, inputs)[0]
+        assert np.abs(expected - received).max() <= 1e-9 * variation(first)
+        assert received is not first
+    assert np.abs(first - expected).max() > 1e-3
+
+
+def harden_with(model, size):
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.name != "raw_log_alpha":
+            weight.assign(rng.normal(size=weight.shape))
+    keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 0.5])
+    return model
+
+
+# Attention heads
+
+
+def head_masks(kind):
+    if kind == "MultiHeadAttention":
+        heads = np.array([1, 0, 1], bool)
+        keys = np.array([[1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
+        values = np.array([[1, 0], [1, 1], [0, 1]], bool)
+    else:
+        heads = np.array([1, 0, 0, 0, 1, 0], bool)
+        keys = np.array([[1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
+        values = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]], bool)
+    return heads, keys, values
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
+def test_heads_and_dimensions_that_are_zero_can_be_sliced(kind, use_bias):
+    if not hasattr(layers, kind):
+        pytest.skip(f"this Keras has no {kind}")
+    heads, keys, values = head_masks(kind)
+
+    def build(heads, key_heads, key_dim, value_dim):
+        x = keras.Input((4, 5))
+        if kind == "MultiHeadAttention":
+            layer = layers.MultiHeadAttention(
+                heads, key_dim, value_dim=value_dim, use_bias=use_bias
+            )
+        else:
+            layer = layers.GroupQueryAttention(
+                key_dim, heads, key_heads, use_bias=use_bias
+            )
+        return harden(keras.Model(x, layer(x, x)))
+
+    model = build(len(heads), len(keys), keys.shape[1], values.shape[1])
+    found = projections(model.layers[1])
+    group = np.repeat(np.arange(len(keys)), len(heads) // len(keys))
+    zeros = {"query": ~keys[group], "value": ~values}
+    for name, gone in zeros.items():
+        for weight in found[name].weights:
+            array = np.array(weight)
+            array[..., gone] = 0
+            weight.assign(array)
+    kernel = np.array(found["attention_output"].kernel)
+    kernel[~heads] = 0
+    found["attention_output"].kernel.assign(kernel)
+
+    weights = {
+        name: (np.array(p.kernel), None if p.bias is None else np.array(p.bias))
+        for name, p in found.items()
+    }
+    left, sliced = slice_heads(weights, heads, keys, values)
+    small = build(**left)
+    for name, projection in projections(small.layers[1]).items():
+        projection.set_weights([w for w in sliced[name] if w is not None])
+    agree(model, small, batch(model), 1e-12)
+
+
+def test_heads_must_be_left_alike():
+    weights = {"query": (np.zeros((5, 2, 3)), None)}
+    keys = np.array([[1, 1, 1], [1, 0, 1]], bool)
+    with pytest.raises(ValueError, match="equally many key dimensions"):
+        slice_heads(weights, np.ones(2, bool), keys, np.ones((2, 3), bool))
+
+
+# Barriers: what cutting channels there would do
+
+
+@pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention"])
+def test_unread_output_channels_steer_attention(kind):
+    # Channel 0 of the output is not read; still it decides where attention looks.
+    layer = getattr(layers, kind)()
+    rng = np.random.default_rng(0)
+    query, value = rng.normal(size=(2, 1, 4, 3))
+    whole = np.array(layer([query, value]))[..., 1:]
+    small = getattr(layers, kind)()([query[..., 1:], value[..., 1:]])
+    assert np.abs(whole - np.array(small)).max() > 1e-2
+    assert keras_l0.plan(hardened(f"{kind}_unprojected")).barriers[0].kind == kind
+
+
+def test_a_softmax_over_units_reads_all_of_them():
+    logits = np.array([[1.0, 2.0, 3.0]])
+    cut = keras.ops.softmax(logits[:, :2])
+    assert (
+        np.abs(np.array(keras.ops.softmax(logits))[:, :2] - np.array(cut)).max() > 0.1
+    )
+
+
+def test_lambdas_keep_their_function():
+    stripped = keras_l0.strip(hardened("lambda_layer"))
+    (layer,) = (o for o in stripped.layers if type(o) is layers.Lambda)
+    assert layer.name == hardened("lambda_layer").layers[2].name
+
+
+def test_a_gate_behind_a_recurrence_is_read_as_zeros():
+    model = hardened("LSTM_plain")
+    stripped = keras_l0.strip(model)
+    dense = stripped.layers[-1]
+    assert stripped.layers[-2].units == 5
+    assert (np.abs(np.array(dense.kernel)).sum(axis=1) == 0).any()

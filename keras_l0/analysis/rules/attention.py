@@ -1,0 +1,243 @@
+"""Rules of attention: query, key and value are projections that read channels.
+
+Heads and their dimensions stay as they are; what a closed head or dimension takes with
+it is written down in `slice_heads`, for gates inside attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Site,
+    Size,
+    opaque,
+    pinned,
+)
+from keras_l0.analysis.logic import any_, count
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.reading import (
+    ReadingRule,
+    float64,
+    on_last_axis,
+    positions,
+    replaced,
+)
+
+# The projections of Keras' attention layers, by the names that they give them.
+_INPUTS = ("query", "key", "value", "gate")
+_OUTPUT = "attention_output"
+
+
+def projections(layer: Any) -> dict[str, Any]:
+    """The EinsumDense layers in an attention layer, by name."""
+    found = {inner.name: inner for inner in layer._flatten_layers(include_self=False)}
+    return {n: found[n] for n in (*_INPUTS, _OUTPUT) if n in found}
+
+
+class AttentionRule(ReadingRule):
+    """Attention whose inputs are projected; the output's features go unless read."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        held = self.node.arguments()
+        query, value = held["query"][0], held["value"][0]
+        key = (held.get("key") or held["value"])[0]
+        self.source_of = dict(zip(_INPUTS, (query, key, value, query), strict=True))
+        self.roles = (query, key, value)
+        self.read = self.readable(self.roles)
+        self.projections = projections(self.layer)
+        self.folds = self.layer.get_config()["use_bias"]
+        if len(self.read) < len({query, key, value}):
+            self.reason = "its input's channels lie on another axis"
+        features, *scores = self.node.outputs
+        return [self.features(features.shape, query, atoms)] + [
+            opaque(t.shape, atoms) for t in scores
+        ]
+
+    def features(
+        self, shape: tuple[int | None, ...], query: int, atoms: Atoms
+    ) -> Channels:
+        """The channels of the output."""
+        return on_last_axis(shape, atoms.new(shape[-1]))
+
+    @property
+    def absorbs_factor(self) -> bool:
+        return not self.shares_weights
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        features, *scores = outs
+        return [features, *(Demand(d.need, pinned(d.need).pin) for d in scores)]
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        exists = any_(keep[0])[0] if len(keep) == 1 else keep[1][0]
+        params: Any = 0.0
+        macs: Any = 0.0
+        for name, inner in self.projections.items():
+            share, bias_share = exists, exists
+            i = self.source_of.get(name)
+            if i is None:
+                share = bias_share = count(keep[0]) / self.outs[0].size
+                i = self.source_of["query"]
+            elif i in self.read:
+                share = exists * count(keep_in[i]) / self.ins[i].size
+            weights = math.prod(inner.kernel.shape) * share
+            bias = 0 if inner.bias is None else math.prod(inner.bias.shape)
+            params += weights + bias * bias_share
+            macs += weights * positions(self.node.inputs[i].shape)
+        return Size(params, macs)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        features, *scores = super().constants(site)
+        return [np.where(site.factor == 0, 0.0, features), *scores]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        new: dict[int, np.ndarray] = {}
+        for name, inner in self.projections.items():
+            kernel = float64(inner.kernel)
+            bias = None if inner.bias is None else float64(inner.bias)
+            if name == _OUTPUT:
+                kernel = (kernel * site.factor)[..., site.keep[0]]
+                if bias is not None:
+                    bias = (bias * site.factor)[..., site.keep[0]]
+            else:
+                kernel, offset = self.rows(site, self.source_of[name], kernel)
+                if bias is not None:
+                    bias = bias + offset
+            new[id(inner.kernel)] = kernel
+            if bias is not None:
+                new[id(inner.bias)] = bias
+        layer = site.build(
+            type(self.layer), self.config(site), replaced(self.layer, new)
+        )
+        return self.called(layer, site)
+
+    def config(self, site: Site) -> dict[str, Any]:
+        """The layer's config for what is kept of its inputs and output."""
+        return self.layer.get_config()
+
+
+@register_strip_rule(keras.layers.MultiHeadAttention)
+class MultiHeadAttentionRule(AttentionRule):
+    """Attention whose output has features of its own."""
+
+    def config(self, site: Site) -> dict[str, Any]:
+        config = super().config(site)
+        query = site.ins[self.source_of["query"]]
+        kept = int(site.keep[0].sum())
+        if config["output_shape"]:
+            config["output_shape"] = [*config["output_shape"][:-1], kept]
+        elif kept != query.keep.sum():
+            config["output_shape"] = [kept]
+        return config
+
+
+@register_strip_rule(
+    *filter(None, [getattr(keras.layers, "GroupQueryAttention", None)])
+)
+class GroupedQueryAttentionRule(AttentionRule):
+    """Attention whose output and value have as many features as its query.
+
+    Keras wants them so; hence they go alike.
+    """
+
+    def features(
+        self, shape: tuple[int | None, ...], query: int, atoms: Atoms
+    ) -> Channels:
+        channels = super().features(shape, query, atoms)
+        together = {query, self.source_of["value"]}
+        self.sliced = together <= self.read
+        if self.sliced:
+            for i in together:
+                atoms.tie(channels.atoms, self.ins[i].atoms)
+        else:
+            self.read -= together
+        return channels
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        return super().claims(outs) if self.sliced else ReadingRule.claims(self, outs)
+
+
+@register_strip_rule(keras.layers.Attention, keras.layers.AdditiveAttention)
+class UnprojectedAttentionRule(Rule):
+    """Attention without projections of its own."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        raise Barrier(
+            "it compares query and key channel by channel before it mixes positions: "
+            "the channels of all its inputs stay"
+        )
+
+
+def slice_heads(
+    weights: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    heads: np.ndarray,
+    key_dims: np.ndarray,
+    value_dims: np.ndarray,
+) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray | None]]]:
+    """The weights of an attention layer without some heads and dimensions.
+
+    Exact where what goes is 0: a head or value dimension in the value or the output
+    projection, a key dimension in the query or the key projection.
+
+    Args:
+        weights: For each projection (see `projections`) kernel and bias or None.
+        heads: The query heads to keep, bool, shape (heads,).
+        key_dims: The query/key dimensions to keep, bool, shape (key heads, key_dim).
+            The key heads are all heads, or groups of them in grouped-query attention.
+        value_dims: The value dimensions to keep, bool, shape (key heads, value_dim).
+
+    Returns:
+        The numbers (``heads``, ``key_heads``, ``key_dim``, ``value_dim``) that are
+        left, and the sliced weights.
+
+    Raises:
+        ValueError: If key heads are not left with equally many dimensions and heads.
+    """
+    group = np.repeat(np.arange(len(key_dims)), len(heads) // len(key_dims))
+    queries = np.flatnonzero(heads)
+    keys, sizes = np.unique(group[queries], return_counts=True)
+    for what, counts in (
+        ("heads", sizes),
+        ("key dimensions", key_dims[keys].sum(axis=1)),
+        ("value dimensions", value_dims[keys].sum(axis=1)),
+    ):
+        if len(set(counts.tolist())) != 1 or counts[0] == 0:
+            raise ValueError(
+                f"Every key head must be left with equally many {what}. "
+                f"Received: {counts.tolist()}"
+            )
+    plans = {
+        "query": (queries, key_dims[group[queries]]),
+        "key": (keys, key_dims[keys]),
+        "value": (keys, value_dims[keys]),
+        "gate": (queries, value_dims[group[queries]]),
+        _OUTPUT: (queries, value_dims[group[queries]]),
+    }
+    key_dim, value_dim = int(key_dims[keys[0]].sum()), int(value_dims[keys[0]].sum())
+    sliced = {}
+    for name, (kernel, bias) in weights.items():
+        chosen, dims = plans[name]
+        at = (chosen[:, None], np.nonzero(dims)[1].reshape(len(chosen), -1))
+        if name == _OUTPUT:
+            sliced[name] = (kernel[at], bias)
+            continue
+        # Scores are divided by the root of the number of dimensions.
+        root = math.sqrt(key_dim / key_dims.shape[1]) if name == "query" else 1.0
+        new_bias = None if bias is None else bias[at] * root
+        sliced[name] = (kernel[(slice(None), *at)] * root, new_bias)
+    left = {
+        "heads": len(queries),
+        "key_heads": len(keys),
+        "key_dim": key_dim,
+        "value_dim": value_dim,
+    }
+    return left, sliced

@@ -1,0 +1,155 @@
+"""What layers have in common that read channels by kernels, position by position.
+
+Recurrences, attention and projections read their inputs as Dense does, but make
+something of it that is not looked through. So a rule of theirs can drop input rows and
+fold constants, whatever it does with its outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import Channels, Demand, Flow, Signal, Site, pinned
+from keras_l0.analysis.logic import and_, any_, first, like, or_
+from keras_l0.analysis.rules.base import Rule
+
+
+class ReadingRule(Rule):
+    """A call that reads some of its inputs by kernels, at every position alone.
+
+    Attributes:
+        read: The inputs that it so reads; of the others, such as masks, all stays.
+        roles: The inputs that weights are for, in an order that is the same in all
+            calls of the layer.
+        folds: Constants can go into a bias. Otherwise those at rest are read from one
+            of them, the carrier.
+    """
+
+    read: frozenset[int] = frozenset()
+    roles: tuple[int, ...] = ()
+    folds: bool = False
+
+    @property
+    def coupled(self) -> list[Channels]:
+        """What the weights are for; calls may differ in positions and masks."""
+        sides = [(self.ins[i], self.node.inputs[i]) for i in self.roles]
+        sides.append((self.outs[0], self.node.outputs[0]))
+        return [
+            dataclasses.replace(c, axis=c.axis and c.axis - len(t.shape))
+            for c, t in sides
+        ]
+
+    def readable(self, indices: Sequence[int]) -> frozenset[int]:
+        """Those inputs that hold their channels on the last axis."""
+        ranks = [len(tensor.shape) for tensor in self.node.inputs]
+        return frozenset(i for i in indices if self.ins[i].axis == ranks[i] - 1)
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        reference = ins[0].alive
+        return [
+            Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
+            for c in self.outs
+        ]
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        """All units stay; whether anything varying is read, consumers say."""
+        return [Demand(d.need, pinned(d.need).pin) for d in outs]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        wanted = [
+            any_(and_(flow.alive, d.need))
+            for flow, d in zip(outs, demands, strict=True)
+        ]
+        reads = reduce(or_, wanted)
+        return [self.ask(i, x, reads) for i, x in enumerate(ins)]
+
+    def ask(self, i: int, x: Flow, reads: Any) -> Demand:
+        """What is asked of input ``i`` if the call is read at all."""
+        if i not in self.read:
+            return pinned(x.alive)
+        # One kernel serves all calls that share it: it can take up a constant only if
+        # that is the same in all of them, and a carrier only if there is one call.
+        if self.folds and not self.shares_weights:
+            pin = like(x.alive, 0.0, x.alive.shape[0])
+        elif self.folds and self.rests_alike(i):
+            pin = x.const
+        elif not self.shares_weights:
+            pin = or_(x.const, first(self.rests(i, x)))
+        else:
+            pin = self.nonzero(i, x)
+        return Demand(reads * like(x.alive, 1.0, x.alive.shape[0]), pin * reads)
+
+    def rests_alike(self, i: int) -> bool:
+        """Whether input ``i`` of all calls of the layer rests at the same values."""
+        places = [place for place, j in enumerate(self.roles) if j == i]
+        rests = [call.ins[call.roles[p]].rest for call in self.calls for p in places]
+        return all(np.array_equal(self.ins[i].rest, rest) for rest in rests)
+
+    def source(self, site: Site, i: int) -> Signal:
+        """The rewritten input ``i``, with a waiting scale only if it can be folded."""
+        free = i in self.read and not self.shares_weights
+        return site.ins[i] if free else site.rescale(i)
+
+    def rows(
+        self, site: Site, i: int, kernel: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The kernel on what is kept of input ``i``, and what goes into the bias.
+
+        Args:
+            site: The call.
+            i: The input.
+            kernel: Of shape (in, ...).
+        """
+        offset = np.zeros(kernel.shape[1:])
+        if i not in self.read:
+            return kernel, offset
+        x, flow = self.source(site, i), site.flows_in[i]
+        kernel = kernel.copy()
+        folded = ~x.keep & (self.nonzero(i, flow) > 0)
+        if self.folds:
+            offset = np.tensordot(x.value[folded], kernel[folded], 1)
+        elif folded.any():
+            carriers = x.keep & (self.rests(i, flow) > 0) & (x.scale != 0)
+            carrier = np.flatnonzero(carriers)[0]
+            shares = x.value[folded] / x.value[carrier]
+            kernel[carrier] += np.tensordot(shares, kernel[folded], 1)
+        scale = x.scale.reshape(-1, *[1] * (kernel.ndim - 1))
+        return (kernel * scale)[x.keep], offset
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        return [np.full(c.size, np.nan) for c in self.outs]
+
+    def called(self, layer: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
+        """The new layer's outputs on the rewritten inputs."""
+        tensors = [self.source(site, i).tensor for i in range(len(site.ins))]
+        outputs = keras.tree.flatten(self.node.call(layer, tensors))
+        return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]
+
+
+def on_last_axis(shape: Sequence[int | None], atoms: np.ndarray) -> Channels:
+    """Channels that are 0 at rest on the last axis of a tensor of this shape."""
+    return Channels.rest_at_zero(len(shape) - 1, atoms)
+
+
+def positions(shape: Sequence[int | None]) -> int:
+    """Number of positions of a tensor with channels last; an open size counts as 1."""
+    return math.prod(size or 1 for size in shape[1:-1])
+
+
+def float64(weight: Any) -> np.ndarray:
+    """A weight's values."""
+    return np.array(keras.ops.convert_to_numpy(weight), dtype="float64")
+
+
+def replaced(layer: Any, new: dict[int, np.ndarray]) -> list[np.ndarray]:
+    """All weights of a layer in their order, some of them (by id) replaced."""
+    return [new[id(w)] if id(w) in new else float64(w) for w in layer.weights]

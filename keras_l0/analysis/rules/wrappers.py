@@ -1,0 +1,179 @@
+"""Rules of TimeDistributed, which is ruled as the layer inside, and of Lambda."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
+from keras_l0.analysis.graph import Node, Tensor
+from keras_l0.analysis.rules.base import (
+    RULES,
+    Barrier,
+    BarrierRule,
+    Rule,
+    register_strip_rule,
+)
+
+
+@register_strip_rule(keras.layers.TimeDistributed)
+class TimeDistributedRule(Rule):
+    """A layer at each time step: the rule of the layer, one axis further on."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        layer = self.layer.layer
+        kind = type(layer).__name__
+        if type(layer) not in RULES:
+            raise Barrier(f"no rule for the layer that it wraps ({kind})")
+        (x,) = self.ins[:1]
+        if len(self.ins) > 1:
+            raise Barrier("it passes a mask on to the layer that it wraps")
+        if x.axis is None or x.axis < 2:
+            raise Barrier("its input's channels lie on the time axis")
+        inner = _Inner(
+            self.node.name,
+            layer,
+            [_step(tensor) for tensor in self.node.inputs],
+            [_step(tensor) for tensor in self.node.outputs],
+            self.node.shared,
+            outer=self.node,
+        )
+        try:
+            channels = dataclasses.replace(x, axis=x.axis - 1)
+            self.inner = RULES[type(layer)](inner, [channels], atoms)
+        except Barrier as barrier:
+            raise Barrier(f"it wraps {kind}: {barrier}") from None
+        if self.inner.whole or self.inner.gate is layer:
+            raise Barrier(f"it wraps {kind}, which it cannot be ruled as")
+        self.inner.calls = self.calls
+        self.reason = self.inner.reason
+        self.reads_all = getattr(self.inner, "reads_all", True)
+        return [dataclasses.replace(c, axis=c.axis + 1) for c in self.inner.outs]
+
+    @property
+    def gate(self) -> Any:
+        return self.inner.gate
+
+    @property
+    def passes_scale(self) -> bool:
+        return self.inner.passes_scale
+
+    @property
+    def absorbs_factor(self) -> bool:
+        return self.inner.absorbs_factor
+
+    @property
+    def calls(self) -> list[Rule]:
+        return self._calls
+
+    @calls.setter
+    def calls(self, calls: list[Rule]) -> None:
+        self._calls = calls
+        if hasattr(self, "inner"):
+            self.inner.calls = calls
+
+    def at_zero(self) -> Rule:
+        rule = super().at_zero()
+        rule.inner = self.inner.at_zero()
+        return rule
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        return self.inner.forward(ins, gate)
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        return self.inner.claims(outs)
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        return self.inner.backward(ins, outs, demands)
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        size = self.inner.size(ins, keep_in, keep)
+        return Size(size.params, size.macs * (self.node.inputs[0].shape[1] or 1))
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        return self.inner.constants(site)
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        def build(kind: Any, config: dict[str, Any], weights: list[Any]) -> Any:
+            inner = kind.from_config({**config, "name": self.layer.layer.name})
+            outer = self.layer.get_config()
+            outer["layer"] = keras.saving.serialize_keras_object(inner)
+            return site.build(type(self.layer), outer, weights)
+
+        results = self.inner.rewrite(dataclasses.replace(site, build=build))
+        made = self.inner.node.made
+        if not all(any(y is x for x in made) for y, _ in results):
+            raise RuntimeError(
+                f"While stripping {self.node.name!r} (TimeDistributed): the rule "
+                f"{type(self.inner).__name__} of what it wraps does more than to call "
+                "the layer."
+            )
+        return results
+
+
+@dataclasses.dataclass(eq=False)
+class _Inner(Node):
+    """A call as the layer inside sees it; really the wrapper is called."""
+
+    outer: Node = None
+    made: list[Any] = dataclasses.field(default_factory=list)
+
+    def arguments(self) -> dict[str, list[int]]:
+        return {next(iter(inspect.signature(self.operation.call).parameters)): [0]}
+
+    def option(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def call(self, operation: Any, tensors: Any) -> Any:
+        result = self.outer.call(operation, tensors)
+        self.made += keras.tree.flatten(result)
+        return result
+
+
+def _step(tensor: Tensor) -> Tensor:
+    """One time step of a tensor."""
+    shape = (tensor.shape[0], *tensor.shape[2:])
+    return dataclasses.replace(tensor, shape=shape)
+
+
+@register_strip_rule(keras.layers.Lambda)
+class LambdaRule(BarrierRule):
+    """An arbitrary function: everything stays, and the function is called as it is."""
+
+    def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
+        super().__init__(node, ins, atoms, "it computes an arbitrary function")
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        # Its config would hold the function's bytecode, which Keras refuses to read.
+        safe = dataclasses.replace(
+            site,
+            build=lambda _, config, __: site.build(
+                _SameFunction(self.layer), config, []
+            ),
+        )
+        return super().rewrite(safe)
+
+
+class _SameFunction:
+    """Makes a Lambda with the function of another one."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.__name__ = "Lambda"
+
+    def from_config(self, config: dict[str, Any]) -> Any:
+        options = {k: config[k] for k in ("name", "trainable", "dtype")}
+        layer = self.layer
+        return keras.layers.Lambda(
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            **options,
+        )
