@@ -1,0 +1,101 @@
+"""The plan: what strip will do, readable by people and by programs."""
+
+import keras
+import pytest
+from keras import layers
+
+import keras_l0
+from keras_l0.layers import L0Dense, L0Gate
+
+
+def model():
+    x = keras.Input((6,), name="features")
+    h = L0Gate(name="pick")(x)
+    h = L0Dense(5, "relu", name="one")(h)
+    h = layers.LayerNormalization(name="norm")(h)
+    h = L0Dense(4, "relu", name="two")(h)
+    built = keras.Model(x, layers.Dense(2, name="top")(h), name="small")
+    pick, one, two = keras_l0.gates(built)
+    pick.assign_log_alpha([9, -9, 9, 9, -9, -9])
+    one.assign_log_alpha([9, -9, 9, 9, 9])
+    two.assign_log_alpha([-9, 9, 9, -9])
+    return built
+
+
+def test_the_data_tell_what_is_kept():
+    plan = keras_l0.plan(model())
+    assert plan.model == "small"
+    rows = {row.name: (row.kind, row.units, row.kept) for row in plan.layers}
+    assert rows["two"] == ("L0Dense", 4, 2)
+    assert rows["one"] == ("L0Dense", 5, 5)  # all of it is normalized
+    assert rows["top"] == ("Dense", 2, 2)
+    assert rows["pick"][0] == "L0Gate"
+    assert plan.before == (
+        6 * 5 + 5 + 10 + 5 * 4 + 4 + 4 * 2 + 2,
+        6 * 5 + 5 * 4 + 4 * 2,
+    )
+    assert plan.after.params == keras_l0.strip(model()).count_params()
+    (barrier,) = plan.barriers
+    assert (barrier.name, barrier.kind) == ("norm", "LayerNormalization")
+    assert barrier.reason
+
+
+@pytest.mark.parametrize(
+    "mode, kept", [("keep", range(6)), ("gather", [0, 2, 3]), ("narrow", [0, 2, 3])]
+)
+def test_the_data_tell_which_features_are_read(mode, kept):
+    plan = keras_l0.plan(model(), inputs=mode)
+    assert plan.inputs == mode
+    (indices,) = plan.kept_inputs.values()
+    assert list(indices) == list(kept)
+    stripped = keras_l0.strip(model(), inputs=mode)
+    width = len(kept) if mode == "narrow" else 6
+    assert stripped.input_shape == (None, width)
+    assert stripped.count_params() == plan.after.params
+
+
+def test_print_shows_the_whole_story():
+    plan = keras_l0.plan(model(), inputs="gather")
+    text = str(plan)
+    for row in plan.layers:
+        (line,) = [t for t in text.splitlines() if t.split()[:1] == [row.name]]
+        words = line.split()
+        assert words[1:4] == [row.kind, str(row.units), str(row.kept)]
+        assert words[4:6] == [f"{row.before.params:,}", f"{row.after.params:,}"]
+    (total,) = [t for t in text.splitlines() if t.split()[:1] == ["total"]]
+    assert str(plan.before.params) in total and str(plan.after.params) in total
+    assert "gather" in text and "3 features: 0, 2-3" in text
+    assert "'norm' (LayerNormalization)" in text
+    assert plan.barriers[0].reason in " ".join(text.split())
+
+
+def test_a_long_name_is_printed_whole():
+    name = "a_name_that_is_much_longer_than_a_column_of_a_table_would_like_it_to_be"
+    layer = L0Dense(3, name=name)
+    plan = keras_l0.plan(keras.Sequential([keras.Input((2,)), layer]))
+    text = str(plan)
+    first = "".join(line[:30].split()[0] for line in text.splitlines() if "a_" in line)
+    assert first.startswith("a_name")
+    assert plan.layers[0].name == name
+
+
+def test_repr_is_one_short_line():
+    text = repr(keras_l0.plan(model()))
+    assert text.startswith("<StripPlan of 'small': ") and "1 barriers" in text
+    assert "\n" not in text and len(text) < 120
+
+
+def test_a_dead_output_is_pointed_out():
+    dead = model()
+    keras_l0.gates(dead)[2].assign_log_alpha(-9.0)
+    text = str(keras_l0.plan(dead))
+    assert "Output 'top' no longer depends on any input" in " ".join(text.split())
+
+
+def test_planning_changes_nothing():
+    source = model()
+    calls = [len(layer._inbound_nodes) for layer in source.layers]
+    before = source.get_config()
+    keras_l0.plan(source)
+    assert source.get_config() == before
+    assert [len(layer._inbound_nodes) for layer in source.layers] == calls
