@@ -1,4 +1,5 @@
 import keras
+import models_sequence  # noqa: F401
 import pytest
 from adversary import policy
 

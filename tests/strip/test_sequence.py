@@ -1,7 +1,5 @@
 """Sequence layers: sizes, what a unit or a head takes with it, barriers."""
 
-import itertools
-
 import keras
 import models_sequence
 import numpy as np
@@ -37,11 +35,13 @@ def positions(tensor):
 
 
 def of_matrices(layer, node):
-    return layer.kernel.shape[0] * layer.kernel.shape[1] * positions(node.inputs[0])
+    return (
+        layer.kernel.shape[0] * layer.kernel.shape[1] * positions(node.input_tensors[0])
+    )
 
 
 def of_einsum(layer, node, shape=None):
-    shape = tuple(node.inputs[0].shape if shape is None else shape)
+    shape = tuple(node.input_tensors[0].shape if shape is None else shape)
     sides = layer.equation.replace("->", ",").split(",")
     free = "".join(map(str, range(len(shape) - len(sides[0].replace("...", "")))))
     source, kernel, _ = (side.replace("...", free) for side in sides)
@@ -53,7 +53,7 @@ def of_einsum(layer, node, shape=None):
 
 def of_cells(layer, node):
     weights = sum(int(np.prod(w.shape)) for w in layer.weights if "kernel" in w.name)
-    return weights * (node.inputs[0].shape[1] or 1)
+    return weights * (node.input_tensors[0].shape[1] or 1)
 
 
 def of_attention(layer, node):
@@ -75,7 +75,7 @@ def of_convolution(layer, node):
 def of_reverse(layer, node):
     if not node.arguments.kwargs.get("reverse"):
         return 0
-    return layer.input_dim * layer.output_dim * positions(node.inputs[0])
+    return layer.input_dim * layer.output_dim * positions(node.input_tensors[0])
 
 
 COUNTS = {
@@ -99,6 +99,12 @@ def macs(model):
     )
 
 
+def weighty(model):
+    """The layers with weights, but for those that multiply by none."""
+    free = ("Embedding", "BatchNormalization", "LayerNormalization")
+    return [x for x in model.layers if x.weights and type(x).__name__ not in free]
+
+
 def set_corner(model, corner):
     gates = keras_l0.gates(model)
     ends = np.cumsum([gate.count for gate in gates])
@@ -106,27 +112,26 @@ def set_corner(model, corner):
         gate.assign_log_alpha(np.where(part, 9.0, -9.0).reshape(gate.raw.shape))
 
 
-def corners(model, share=3):
-    """Whole gates open or closed, and random ones."""
+def corners(model):
+    """All gates open, all closed, and random ones."""
     rng = np.random.default_rng(0)
-    sizes = [gate.count for gate in keras_l0.gates(model)]
-    for whole in itertools.product((0.0, 1.0), repeat=min(len(sizes), 2)):
-        yield np.repeat(whole + (1.0,) * (len(sizes) - len(whole)), sizes)
-    for _ in range(share):
-        yield (rng.uniform(size=sum(sizes)) < rng.uniform(0.1, 0.9)).astype("float64")
+    count = sum(gate.count for gate in keras_l0.gates(model))
+    yield np.ones(count)
+    yield np.zeros(count)
+    for share in (0.2, 0.7):
+        yield (rng.uniform(size=count) < share).astype("float64")
 
 
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_cost_is_the_stripped_size(name):
     model = CASES[name].build()
     cost = Cost(model)
-    counted = not keras_l0.plan(model).barriers or name in ("LSTM_states", "GRU_plain")
     for corner in corners(model):
         set_corner(model, corner)
         stripped = keras_l0.strip(model, verify=False)
         size = cost(corner)
         assert float(size.params) == stripped.count_params()
-        if counted:
+        if all(type(layer).__name__ in COUNTS for layer in weighty(stripped)):
             assert float(size.macs) == macs(stripped)
 
 
@@ -262,13 +267,15 @@ def harden_with(model, size):
 
 
 def head_masks(kind):
+    # One key dimension of four stays: Keras rounds 1 / sqrt(key_dim) to float32 on
+    # TensorFlow, which changes nothing for 1 and 4.
     if kind == "MultiHeadAttention":
         heads = np.array([1, 0, 1], bool)
-        keys = np.array([[1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
+        keys = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]], bool)
         values = np.array([[1, 0], [1, 1], [0, 1]], bool)
     else:
         heads = np.array([1, 0, 0, 0, 1, 0], bool)
-        keys = np.array([[1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
+        keys = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]], bool)
         values = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]], bool)
     return heads, keys, values
 

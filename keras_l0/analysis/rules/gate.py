@@ -62,5 +62,7 @@ class GateRule(Rule):
         z = np.reshape(z, shape)
         if axis is not None and shape[axis - 1] != 1:
             z = np.compress(x.keep, z, axis=axis - 1)
-        z = z[np.newaxis].astype(keras.backend.standardize_dtype(x.tensor.dtype))
+        dtype = keras.backend.standardize_dtype(x.tensor.dtype)
+        # Keras would take a NumPy array for one of `floatx` on JAX.
+        z = keras.ops.convert_to_tensor(z[np.newaxis], dtype=dtype)
         return [(keras.ops.multiply(x.tensor, z), x.scale)]
