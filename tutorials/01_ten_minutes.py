@@ -77,6 +77,7 @@ for ax, image, label in zip(axes, x_test, y_test, strict=False):
     ax.imshow(image[..., 0], cmap="gray_r")
     ax.set_title(label)
     ax.axis("off")
+plt.show()
 
 # %% [markdown]
 # ## 1. An ordinary network
@@ -88,15 +89,16 @@ for ax, image, label in zip(axes, x_test, y_test, strict=False):
 keras.utils.set_random_seed(0)
 dense = keras.Sequential(
     [
-        keras.Input((8, 8, 1)),
+        keras.Input((8, 8, 1), name="image"),
         keras.layers.Conv2D(20, 3, padding="same", activation="relu"),
         keras.layers.MaxPooling2D(),
         keras.layers.Conv2D(50, 3, padding="same", activation="relu"),
         keras.layers.MaxPooling2D(),
         keras.layers.Flatten(),
         keras.layers.Dense(500, activation="relu"),
-        keras.layers.Dense(10, activation="softmax"),
-    ]
+        keras.layers.Dense(10, activation="softmax", name="class"),
+    ],
+    name="dense",
 )
 
 
@@ -151,7 +153,7 @@ price = 3e-5
 keras.utils.set_random_seed(0)
 gated = keras.Sequential(
     [
-        keras.Input((8, 8, 1)),
+        keras.Input((8, 8, 1), name="image"),
         keras_l0.layers.L0Conv2D(
             20, 3, padding="same", activation="relu", l0=64 * price, name="conv1"
         ),
@@ -162,8 +164,9 @@ gated = keras.Sequential(
         keras.layers.MaxPooling2D(),
         keras.layers.Flatten(),
         keras_l0.layers.L0Dense(500, activation="relu", l0=price, name="dense"),
-        keras.layers.Dense(10, activation="softmax"),
-    ]
+        keras.layers.Dense(10, activation="softmax", name="class"),
+    ],
+    name="gated",
 )
 
 # %% [markdown]
@@ -182,6 +185,7 @@ right = left.twinx()
 right.plot(history["accuracy"], "C1")
 right.set_ylabel("accuracy in training", color="C1")
 right.set_ylim(0, 1.05)
+plt.show()
 
 # %% [markdown]
 # ### Which filters are left?
@@ -195,6 +199,7 @@ for ax, name in zip(axes, ["conv1", "conv2", "dense"], strict=True):
     values = keras.ops.convert_to_numpy(gated.get_layer(name).gate.test_gates)
     ax.bar(range(len(values)), np.sort(values)[::-1], width=1)
     ax.set_title(f"{name}: {(values > 0).sum()} of {len(values)} open")
+plt.show()
 
 # %% [markdown]
 # ### The plan
@@ -265,7 +270,11 @@ for name, file, time in [
 # %% [markdown]
 # ## Now you
 #
-# - Double the price, or halve it, and train again. What does the accuracy say?
+# - Train both networks with another seed. How far apart are two runs that differ in
+#   nothing else? Any difference smaller than that means little, and with 450 test
+#   images two of them are half a point.
+# - Double the price, or divide it by three. What does the accuracy say?
+# - Give the gated layers `gate_options=keras_l0.GateOptions(noise="example")`: gates
+#   are then drawn for each image, not for each batch, which is steadier and takes
+#   more time.
 # - Give only `conv1` a high price: its work falls, but who pays for that?
-# - Train with another seed. How far apart are two runs that differ in nothing else?
-#   A difference between two prices that is smaller than that means little.
