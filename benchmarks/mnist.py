@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
             runs.append(record)
             args.output.write_text(json.dumps(runs, indent=1) + "\n")
             print(run_row(record), flush=True)
-    args.output.with_suffix(".md").write_text(render(runs, SETTINGS) + "\n")
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
 
 if __name__ == "__main__":
