@@ -106,7 +106,13 @@ class StripPlan:
         from rich.table import Table
 
         text = io.StringIO()
-        console = Console(file=text, width=100, no_color=True, highlight=False)
+        console = Console(
+            file=text,
+            width=100,
+            no_color=True,
+            highlight=False,
+            force_jupyter=False,
+        )
         table = Table(box=box.SIMPLE, title=f"Plan for {self.model!r}")
         table.add_column("layer", overflow="fold")
         table.add_column("type", overflow="fold")

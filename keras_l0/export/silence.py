@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -30,10 +32,13 @@ def silence() -> Iterator[None]:
     logging_before = logging.root.manager.disable
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w"))
+        out, err = _Muted(sys.stdout), _Muted(sys.stderr)
+        stack.callback(out.unmute)
+        stack.callback(err.unmute)
         for descriptor in (1, 2):
             stack.enter_context(_redirected(descriptor, nowhere.fileno()))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
         # Handlers keep the stream they were made with.
         stack.callback(logging.disable, logging_before)
         logging.disable(logging.CRITICAL)
@@ -60,3 +65,27 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+
+
+class _Muted(io.TextIOBase):
+    """Drops what is written until unmuted, then hands on.
+
+    A logging handler that is made meanwhile keeps this stream for good.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self.stream = stream
+        self.muted = True
+
+    def unmute(self) -> None:
+        self.muted = False
+
+    def write(self, text: str) -> int:
+        if self.muted or self.stream is None:
+            return len(text)
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        if not self.muted and self.stream is not None:
+            self.stream.flush()

@@ -56,3 +56,12 @@ def test_all_is_restored_after_an_exception(capfd):
     os.write(1, b"out")
     os.write(2, b"err")
     assert capfd.readouterr() == ("out", "err")
+
+
+def test_a_handler_made_meanwhile_works_afterwards(capsys):
+    with silence():
+        handler = logging.StreamHandler()
+    logger = logging.Logger("made-meanwhile")
+    logger.addHandler(handler)
+    logger.warning("heard")
+    assert capsys.readouterr().err == "heard\n"
