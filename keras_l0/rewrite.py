@@ -160,6 +160,8 @@ class _Rewriter:
         model = analysis.graph.rebuild(inputs, outputs)
         for layer, weights in self.weights:
             layer.set_weights(weights)
+            # Layers that adapt to data compute with what they derived from weights.
+            getattr(layer, "finalize_state", lambda: None)()
         return model
 
     def _absorb_gates(self) -> dict[int, np.ndarray]:
@@ -278,8 +280,13 @@ class _Rewriter:
         axis = self.analysis.channels[slot].axis
         shape = [len(scale) if a == axis else 1 for a in range(signal.tensor.ndim)]
         dtype = keras.backend.standardize_dtype(signal.tensor.dtype)
-        factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
-        tensor = keras.ops.multiply(signal.tensor, factor)
+        if getattr(signal.tensor, "_keras_mask", None) is not None and shape[-1] > 1:
+            # Operations lose masks, layers do not.
+            layer = keras.layers.Rescaling(scale.tolist(), dtype=dtype)
+            tensor = layer(signal.tensor)
+        else:
+            factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
+            tensor = keras.ops.multiply(signal.tensor, factor)
         self.signals[slot] = dataclasses.replace(
             signal, tensor=tensor, scale=np.ones(len(signal.scale))
         )

@@ -69,7 +69,11 @@ class Node:
     def _bound(self) -> dict[str, Any]:
         arguments = self._call.arguments
         signature = inspect.signature(self.operation.call)
-        return signature.bind(*arguments.args, **arguments.kwargs).arguments
+        known = signature.parameters
+        # A wrapper's call may say more than that of the layer inside it takes.
+        loose = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        kwargs = {k: v for k, v in arguments.kwargs.items() if loose or k in known}
+        return signature.bind(*arguments.args, **kwargs).arguments
 
     def call(self, operation: Any, tensors: Sequence[Any]) -> Any:
         """Calls ``operation`` on ``tensors`` as the model calls this node's own.

@@ -245,6 +245,16 @@ def register_strip_rule(
     return decorate
 
 
+def register_barrier(reason: str, *layer_types: type) -> None:
+    """Makes barriers of layer types, for a reason that a user understands."""
+
+    class NamedBarrierRule(Rule):
+        def connect(self, atoms: Atoms) -> list[Channels]:
+            raise Barrier(reason)
+
+    register_strip_rule(*layer_types)(NamedBarrierRule)
+
+
 def rule_for(
     node: Node, ins: list[Channels], atoms: Atoms, first: Rule | None = None
 ) -> Rule:

@@ -8,8 +8,50 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import Activation, describe
-from keras_l0.analysis.facts import Atoms, Channels, Site
-from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
+from keras_l0.analysis.logic import and_, array_like, count, not_, or_
+from keras_l0.analysis.rules.base import (
+    Barrier,
+    Rule,
+    register_barrier,
+    register_strip_rule,
+)
+
+
+class ElementwiseRule(Rule):
+    """A function of every element alone, the same one at every position.
+
+    Attributes:
+        total: The function is finite wherever its argument is.
+    """
+
+    total = True
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (x,) = self.ins
+        with np.errstate(all="ignore"):
+            rest = self.function(x.rest)
+        # Channels that have no value at rest cannot be removed then.
+        self.odd = ~np.isfinite(rest)
+        return [Channels(x.axis, x.atoms, np.where(self.odd, 0.0, rest))]
+
+    def function(self, values: np.ndarray) -> np.ndarray:
+        """The function of one number per channel."""
+        raise NotImplementedError
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        alive, const = ins[0]
+        if not self.total:
+            alive, const = or_(alive, const), 0.0 * const
+        if self.odd.any():
+            odd = array_like(alive, self.odd.astype("float64"))
+            alive, const = or_(alive, odd), and_(const, not_(odd))
+        return [Flow(alive, const)]
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        with np.errstate(all="ignore"):
+            value = self.function(site.ins[0].value)
+        return [np.where(site.flows[0].alive > 0, np.nan, value)]
 
 
 @register_strip_rule(
@@ -18,7 +60,7 @@ from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
     keras.layers.LeakyReLU,
     keras.layers.ELU,
 )
-class ActivationRule(Rule):
+class ActivationRule(ElementwiseRule):
     """An elementwise activation without weights."""
 
     def connect(self, atoms: Atoms) -> list[Channels]:
@@ -29,15 +71,14 @@ class ActivationRule(Rule):
             raise Barrier(
                 f"activation {name} is not known to act on each element alone"
             )
-        (x,) = self.ins
-        return [Channels(x.axis, x.atoms, self.activation(x.rest))]
+        return super().connect(atoms)
+
+    def function(self, values: np.ndarray) -> np.ndarray:
+        return self.activation(values)
 
     @property
     def passes_scale(self) -> bool:
         return self.activation.homogeneous
-
-    def constants(self, site: Site) -> list[np.ndarray]:
-        return [self.activation(site.ins[0].value)]
 
 
 def _activation(layer: Any) -> Activation:
@@ -51,6 +92,82 @@ def _activation(layer: Any) -> Activation:
     homogeneous = plain and not isinstance(layer, keras.layers.ELU)
     facts = Activation(True, homogeneous, 0.0, layer.call)
     return facts._replace(at_zero=float(facts(np.zeros(1))[0]))
+
+
+@register_strip_rule(keras.layers.PReLU)
+class PReLURule(ElementwiseRule):
+    """``max(x, 0) + alpha * min(x, 0)`` with slopes of its own at every position."""
+
+    passes_scale = True
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (x,) = self.ins
+        alpha = keras.ops.convert_to_numpy(self.layer.alpha).astype("float64")
+        if x.axis is None:
+            raise Barrier("the channels of its input are unknown")
+        rows = np.moveaxis(alpha, x.axis - 1, 0).reshape(alpha.shape[x.axis - 1], -1)
+        # NaN where the slope, and so a negative constant, differs by position.
+        slopes = np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], np.nan)
+        self.slopes = np.broadcast_to(slopes, x.size)
+        self.total = not np.isnan(slopes).any()
+        return super().connect(atoms)
+
+    def function(self, values: np.ndarray) -> np.ndarray:
+        return np.where(values >= 0, values, self.slopes * values)
+
+    @property
+    def own(self) -> bool:
+        """Whether every channel has slopes of its own."""
+        return self.layer.alpha.shape[self.ins[0].axis - 1] == self.ins[0].size
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        slopes = int(np.prod(self.layer.alpha.shape))
+        if not self.own:
+            return Size(slopes * 1.0, 0.0)
+        return Size(slopes / self.ins[0].size * count(keep[0]), 0.0)
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        x = site.ins[0]
+        alpha = keras.ops.convert_to_numpy(self.layer.alpha)
+        if self.own:
+            alpha = np.compress(site.keep[0], alpha, axis=self.ins[0].axis - 1)
+        new = site.build(type(self.layer), self.layer.get_config(), [alpha])
+        return [(self.node.call(new, [x.tensor]), x.scale)]
+
+
+@register_strip_rule(keras.layers.Rescaling)
+class RescalingRule(ElementwiseRule):
+    """``x * scale + offset``, numbers or one number per channel."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (x,) = self.ins
+        first = keras.config.image_data_format() == "channels_first"
+        numbers = [
+            np.asarray(n, "float64") for n in (self.layer.scale, self.layer.offset)
+        ]
+        if any(n.ndim > 1 or (n.ndim and first) for n in numbers):
+            raise Barrier("it scales by an array")
+        last = x.axis == len(self.node.inputs[0].shape) - 1
+        if any(n.size > 1 for n in numbers) and not last:
+            raise Barrier("it scales along another axis than the channels'")
+        self.scale, self.offset = (np.broadcast_to(n, x.size) for n in numbers)
+        return super().connect(atoms)
+
+    @property
+    def passes_scale(self) -> bool:
+        return not self.offset.any()
+
+    def function(self, values: np.ndarray) -> np.ndarray:
+        return values * self.scale + self.offset
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        x = site.ins[0] if self.passes_scale else site.rescale(0)
+        config = self.layer.get_config()
+        for name, numbers in (("scale", self.scale), ("offset", self.offset)):
+            if np.size(getattr(self.layer, name)) > 1:
+                config[name] = numbers[site.keep[0]].tolist()
+        return [(self.node.call(site.build(type(self.layer), config, []), [x.tensor]),
+                 x.scale)]  # fmt: skip
 
 
 @register_strip_rule(
@@ -68,3 +185,9 @@ class IdentityRule(Rule):
     """A layer that does nothing at test time."""
 
     passes_scale = True
+
+
+register_barrier("it normalizes over all channels", keras.layers.Softmax)
+register_barrier(
+    "which positions it masks depends on all channels at once", keras.layers.Masking
+)

@@ -1,8 +1,9 @@
-"""Rules of layers that only move elements: Flatten, Reshape; and selection."""
+"""Rules of layers that only move elements: Flatten, Reshape, Permute; and selection."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,45 +14,47 @@ from keras_l0.analysis.logic import group_any, take
 from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
 
 
-@register_strip_rule(keras.layers.Flatten, keras.layers.Reshape)
-class ReshapeRule(Rule):
-    """A new shape, in which each last-axis position holds one input channel.
+class MovingRule(Rule):
+    """Each output channel is one of the input channels, whole.
 
-    Flatten's is position-major and channel-minor in both data formats.
+    Attributes:
+        source: For each output channel the input channel it is.
     """
 
     passes_scale = True
-    selectable = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        old, new = self.node.inputs[0].shape[1:], self.node.outputs[0].shape[1:]
-        if None in old or None in new or self.ins[0].axis is None:
-            raise Barrier("it reshapes a tensor of unknown size")
-        axis = self.ins[0].axis - 1
-        # Which input channel each element of the output comes from.
-        shape = [1] * len(old)
-        shape[axis] = old[axis]
-        source = np.broadcast_to(np.arange(old[axis]).reshape(shape), old)
-        if (
-            getattr(self.layer, "data_format", None) == "channels_first"
-            and len(old) > 1
-        ):
-            source = np.moveaxis(source, 0, -1)
-        if not new:
-            raise Barrier("its output has no axis to hold channels")
-        source = source.reshape(math.prod(new[:-1]), new[-1])
-        if (source != source[0]).any():
-            raise Barrier("one position of its last axis holds several channels")
-        self.source = source[0]
-        x = self.ins[0]
-        return [Channels(len(new), x.atoms[self.source], x.rest[self.source])]
+        (x,) = self.ins
+        if x.axis is None:
+            raise Barrier("the channels of its input are unknown")
+        axis, source = self.place(x.axis, np.arange(x.size))
+        self.source = source
+        return [Channels(axis, x.atoms[source], x.rest[source])]
+
+    def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
+        """The outputs' channel axis, and which channels lie there.
+
+        Args:
+            axis: The axis of the input that holds its channels.
+            channels: Their numbers.
+        """
+        return axis, channels
+
+    @property
+    def moves(self) -> bool:
+        """Whether other channels lie on the output than on the input."""
+        return not np.array_equal(self.source, np.arange(self.ins[0].size))
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        if not self.moves:
+            return [ins[0]]
         return [Flow(*(take(fact, self.source) for fact in ins[0]))]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
     ) -> list[Demand]:
+        if not self.moves:
+            return [demands[0]]
         size = self.ins[0].size
         return [Demand(*(group_any(d, self.source, size) for d in demands[0]))]
 
@@ -59,13 +62,96 @@ class ReshapeRule(Rule):
         return [site.ins[0].value[self.source]]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        x, keep = site.ins[0], site.keep[0]
+        x = site.ins[0]
+        return [(self.moved(site, x.tensor), x.scale[self.source])]
+
+    def moved(self, site: Site, tensor: Any) -> Any:
+        """The call on the kept channels."""
+        new = site.build(type(self.layer), self.layer.get_config(), [])
+        return self.node.call(new, [tensor])
+
+    def selected(self, site: Site, tensor: Any) -> Any:
+        """The kept channels by their places among the input's kept ones."""
+        place = np.cumsum(site.ins[0].keep) - 1
+        indices = place[self.source[site.keep[0]]].astype("int32")
+        return keras.ops.take(tensor, indices, axis=self.outs[0].axis)
+
+
+@register_strip_rule(keras.layers.Flatten, keras.layers.Reshape)
+class ReshapeRule(MovingRule):
+    """A new shape with an axis on which each place holds one input channel.
+
+    Flatten's is position-major and channel-minor in both data formats.
+    """
+
+    selectable = True
+
+    def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
+        old, new = self.node.inputs[0].shape, self.node.outputs[0].shape
+        first = getattr(self.layer, "data_format", None) == "channels_first"
+        if first and len(old) > 2:
+            # Flatten moves axis 1 to the end beforehand.
+            axis = len(old) - 1 if axis == 1 else axis - 1
+            old = (old[0], *old[2:], old[1])
+        self.axis, run, self.copies = _unfolded(old, axis, new)
+        places = np.arange(len(channels) * run * self.copies)
+        return self.axis, channels[places // run % len(channels)]
+
+    def moved(self, site: Site, tensor: Any) -> Any:
         config = self.layer.get_config()
+        shape = [-1 if n is None else n for n in self.node.outputs[0].shape]
+        shape[self.axis] = int(site.keep[0].sum())
         if "target_shape" in config:
-            shape = self.node.outputs[0].shape[1:-1]
-            config["target_shape"] = [*shape, int(keep.sum())]
-        y = self.node.call(site.build(type(self.layer), config, []), [x.tensor])
-        return [(y, x.scale[self.source])]
+            config["target_shape"] = shape[1:]
+        elif "newshape" in config:
+            config["newshape"] = tuple(shape)
+        new = site.build(type(self.layer), config, [])
+        return self.node.call(new, [tensor])
+
+
+def _unfolded(
+    old: Sequence[int | None], axis: int, new: Sequence[int | None]
+) -> tuple[int, int, int]:
+    """Where a row-major reshape leaves the channels.
+
+    Args:
+        old: The old shape.
+        axis: The axis of ``old`` that holds the channels.
+        new: The new shape.
+
+    Returns:
+        The axis of ``new`` that holds them, how many of its places in a row belong to
+        the same channel, and how often all channels come one after another.
+    """
+    behind = _size(old[axis + 1 :])
+    for target in reversed(range(1, len(new))):
+        n, after = new[target], _size(new[target + 1 :])
+        if behind is None or n is None or after is None or behind % after:
+            continue
+        run = behind // after
+        if n % (run * old[axis]) == 0:
+            return target, run, n // (run * old[axis])
+    raise Barrier("no axis of the new shape holds one channel at each place")
+
+
+def _size(shape: Sequence[int | None]) -> int | None:
+    return None if None in shape else math.prod(shape)
+
+
+@register_strip_rule(keras.layers.Permute)
+class PermuteRule(MovingRule):
+    """Another order of axes: the channels lie on another one."""
+
+    def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
+        return 1 + list(self.layer.dims).index(axis), channels
+
+
+@register_strip_rule(keras.layers.RepeatVector)
+class RepeatVectorRule(MovingRule):
+    """A vector at every position."""
+
+    def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
+        return 2, channels
 
 
 class SelectRule(Rule):
