@@ -164,7 +164,7 @@ class L0Gate(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Sequence[Any]) -> None:
         axes = self._validated_axes(input_shape)
         sizes = [input_shape[a] for a in axes]
         if np.ndim(self.cost) and np.size(self.cost) != math.prod(sizes):
@@ -266,7 +266,7 @@ class L0Gate(keras.layers.Layer):
     def penalty(self, raw: Any) -> Any:
         """What the gates are charged when their variable has the value ``raw``."""
         log_alpha = raw * self.options.learning_rate_multiplier
-        cost = self.cost
+        cost: Any = self.cost
         if np.ndim(cost):
             cost = np.reshape(cost, tuple(raw.shape))
         return self.regularizer(log_alpha, self.options.distribution, cost)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_l0.layers.gate import GateOptions, L0Gate
 from keras_l0.regularizers import L0
 
+# To a type checker the mixin is what it is mixed into.
+if TYPE_CHECKING:
+    _Layer = keras.layers.Layer
+else:
+    _Layer = object
 
-class Gated:
+
+class Gated(_Layer):
     """Mixin: a Keras layer whose output units (after its activation) are gated.
 
     A gated layer is declared as ``class L0X(Gated, keras.layers.X)``. It takes every
