@@ -13,7 +13,7 @@ from keras_l0.regularizers import L0
 
 # To a type checker the mixin is what it is mixed into.
 if TYPE_CHECKING:
-    _Layer = keras.layers.Layer
+    from keras.layers import Layer as _Layer
 else:
     _Layer = object
 
