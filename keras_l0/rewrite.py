@@ -258,7 +258,12 @@ class _Rewriter:
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         try:
-            new = kind.from_config({**config, "name": node.name})
+            if issubclass(kind, keras.Layer):
+                new = kind.from_config({**config, "name": node.name})
+            else:
+                # The operations of Keras 3.10 take no name.
+                new = kind(**{k: v for k, v in config.items() if k != "name"})
+                new.name = node.name
         except Exception as error:
             raise ValueError(
                 f"While stripping {node.name!r} ({kind.__name__}): it cannot be made "
