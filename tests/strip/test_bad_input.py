@@ -145,10 +145,14 @@ class Twice(L0Dense):
         return 2 * super().call(x, training=training)
 
 
+@keras.saving.register_keras_serializable(package="test")
+class Wrapper(layers.Wrapper):
+    def call(self, x):
+        return self.layer(x)
+
+
 def wrapped():
-    return keras.Sequential(
-        [keras.Input((3, 4)), layers.TimeDistributed(L0Dense(5), name="hidden")]
-    )
+    return keras.Sequential([keras.Input((4,)), Wrapper(L0Dense(5), name="hidden")])
 
 
 def subclassed_gated_layer():

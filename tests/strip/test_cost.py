@@ -101,6 +101,7 @@ def test_cost_is_the_stripped_size_on_every_corner(builder, mode):
     for corner in corners(model):
         set_corner(model, corner)
         stripped = keras_l0.strip(model, inputs=mode, verify=False)
+        assert all(np.isfinite(w).all() for w in stripped.get_weights())
         size = cost(corner)
         found = (float(size.params), float(size.macs))
         assert found == (stripped.count_params(), macs(stripped)), corner

@@ -75,6 +75,7 @@ def test_outputs_are_equal(name, mode):
     allowed = {"float64": 1e-9, "float32": 1e-5}[CASES[name].precision]
     assert_equal(model, stripped, inputs, cut, CASES[name].alive, allowed)
 
+    assert all(np.isfinite(w).all() for w in stripped.get_weights())
     assert stripped.count_params() == plan.after.params
     deployed = keras_l0.profile(model, inputs=mode).deployed
     assert deployed == plan.after

@@ -203,6 +203,7 @@ def check(model, mode="keep"):
     plan = keras_l0.plan(model, inputs=mode)
     note(str(plan))
     stripped = keras_l0.strip(model, inputs=mode, verify=False)
+    assert all(np.isfinite(w).all() for w in stripped.get_weights())
     inputs = batch(model, 8)
     cut = inputs
     if mode == "narrow":
