@@ -131,7 +131,10 @@ def test_cost_is_the_stripped_size(name):
         stripped = keras_l0.strip(model, verify=False)
         size = cost(corner)
         assert float(size.params) == stripped.count_params()
-        if all(type(layer).__name__ in COUNTS for layer in weighty(stripped)):
+        # Of what a barrier multiplies nothing is known.
+        if name != "stacked_cells" and all(
+            type(layer).__name__ in COUNTS for layer in weighty(stripped)
+        ):
             assert float(size.macs) == macs(stripped)
 
 
@@ -276,7 +279,7 @@ def head_masks(kind):
     else:
         heads = np.array([1, 0, 0, 0, 1, 0], bool)
         keys = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]], bool)
-        values = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]], bool)
+        values = np.array([[0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
     return heads, keys, values
 
 

@@ -194,6 +194,7 @@ def slice_heads(
         key_dims: The query/key dimensions to keep, bool, shape (key heads, key_dim).
             The key heads are all heads, or groups of them in grouped-query attention.
         value_dims: The value dimensions to keep, bool, shape (key heads, value_dim).
+            Grouped-query attention has one number for both: keep equally many.
 
     Returns:
         The numbers (``heads``, ``key_heads``, ``key_dim``, ``value_dim``) that are
