@@ -1,4 +1,5 @@
 import keras
+import models_conv  # noqa: F401
 import models_operations  # noqa: F401  (it adds its models to the registry)
 import models_sequence  # noqa: F401
 import pytest

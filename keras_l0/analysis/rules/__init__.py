@@ -3,10 +3,13 @@
 from keras_l0.analysis.rules import (
     arithmetic,
     attention,
+    conv,
+    dense,
     einsum,
     elementwise,
     embedding,
     gate,
+    grouped,
     merge,
     moves,
     norm,
@@ -17,12 +20,14 @@ from keras_l0.analysis.rules import (
     recurrent,
     reduction,
     shape,
+    spatial,
     wrappers,
 )
 from keras_l0.analysis.rules.base import RULES, Barrier, Rule, register_strip_rule
 
 __all__ = [
-    "RULES", "Barrier", "Rule", "arithmetic", "attention", "einsum", "elementwise",
-    "embedding", "gate", "merge", "moves", "norm", "ops", "pooling", "producers",
-    "reading", "recurrent", "reduction", "register_strip_rule", "shape", "wrappers",
+    "RULES", "Barrier", "Rule", "arithmetic", "attention", "conv", "dense", "einsum",
+    "elementwise", "embedding", "gate", "grouped", "merge", "moves", "norm", "ops",
+    "pooling", "producers", "reading", "recurrent", "reduction",
+    "register_strip_rule", "shape", "spatial", "wrappers",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ class Rule:
         absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
         whole: All channels of all inputs and outputs stay.
         selectable: Consumers may be given a selection of the outputs' channels.
+        ignores_training: The call does the same with ``training=True``.
         calls: The rules of all calls that use the same weights.
     """
 
@@ -53,6 +54,7 @@ class Rule:
     absorbs_factor: bool = False
     whole: bool = False
     selectable: bool = False
+    ignores_training: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node
@@ -267,7 +269,7 @@ def rule_for(
         first: The rule of the first call of the same operation, if there is one.
     """
     rule_type = RULES.get(type(node.operation))
-    if node.option("training"):
+    if node.option("training") and not getattr(rule_type, "ignores_training", False):
         return BarrierRule(node, ins, atoms, "it is called with training=True")
     if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"

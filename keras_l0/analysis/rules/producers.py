@@ -1,21 +1,42 @@
-"""Rules of the layers that make channels out of channels: Dense and Conv2D."""
+"""What all layers that make channels out of channels have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, pinned
-from keras_l0.analysis.logic import and_, any_, count, first, like, not_, or_
-from keras_l0.analysis.rules.base import Rule, register_strip_rule
-from keras_l0.layers import L0Conv2D, L0Dense
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Signal,
+    Site,
+    Size,
+    pinned,
+)
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    count,
+    first,
+    like,
+    not_,
+    or_,
+    take,
+)
+from keras_l0.analysis.rules.base import Rule
 
 
 class Producer(Rule):
-    """A layer with a kernel ``(..., in, out)``, a bias, an activation and maybe a gate.
+    """A layer with a kernel, a bias, an activation and maybe a gate.
+
+    Each unit reads all input channels. The rule of a layer whose kernel is not
+    ``(..., in, out)`` overrides `kernel` and `pack`; of one with several kernels,
+    `taps`, `cut` and `weights`.
 
     A producer is never a barrier as a whole, since its gate has to go: where the
     channels of one side cannot be told apart, all channels of that side stay.
@@ -23,6 +44,8 @@ class Producer(Rule):
 
     kernel_name = "kernel"
     units_name = "units"
+    # Whether one input channel can take over the part of another that is constant.
+    carries = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         layer = self.layer
@@ -37,7 +60,7 @@ class Producer(Rule):
         if not self.activation.elementwise:
             name = getattr(layer.activation, "__name__", layer.activation)
             reason = reason or f"its activation {name} mixes the units"
-        self.makes_all = self.whole_reason() or not self.activation.elementwise
+        self.makes_all = bool(self.whole_reason() or not self.activation.elementwise)
         self.reason = reason
         axis = self.axis(self.node.outputs[0])
         return [Channels.rest_at_zero(axis, atoms.new(self.units))]
@@ -58,6 +81,11 @@ class Producer(Rule):
     @property
     def absorbs_factor(self) -> bool:
         return self.activation.homogeneous and not self.shares_weights
+
+    @property
+    def applications(self) -> int:
+        """How often the kernel is applied to one example."""
+        return self.positions
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         x = ins[0]
@@ -86,18 +114,24 @@ class Producer(Rule):
             return [pinned(x.alive)]
         reads = any_(and_(outs[0].alive, demands[0].need))
         need = reads * like(x.alive, 1.0, x.alive.shape[0])
-        if not self.alike:
-            # One bias serves all calls: nothing can be folded into it for one of them.
-            pin = self.nonzero(0, x)
-        elif self.shares_weights and self.uniform:
-            pin = x.const
-        elif self.uniform:
-            pin = like(x.alive, 0.0, x.alive.shape[0])
+        if self.uniform and self.alike:
+            # What other calls use as well must suit all of them.
+            pin = x.const if self.shares_weights else 0.0 * x.const
+        elif self.carries and not self.shares_weights:
+            pin = or_(x.const, self._carrier(x))
         else:
-            # Constants that meet a border cannot go into the bias, but all those at
-            # rest can be read from one of them, the carrier.
-            pin = or_(x.const, first(self.rests(0, x)))
+            pin = self.nonzero(0, x)
         return [Demand(need, pin * reads)]
+
+    def _carrier(self, x: Flow) -> Any:
+        """The one channel that all channels at rest are read from.
+
+        Constants that meet a border cannot go into the bias, but the kernel of one of
+        them can take over those of the others. The largest is used, if it is at rest:
+        where it is off by rounding, the others are then off by no more.
+        """
+        order = np.argsort(-np.abs(self.ins[0].rest), kind="stable")
+        return take(first(take(self.rests(0, x), order)), np.argsort(order))
 
     @property
     def alike(self) -> bool:
@@ -112,62 +146,123 @@ class Producer(Rule):
         return any_(and_(self.nonzero(0, x), not_(keep)))
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        kernel = getattr(self.layer, self.kernel_name)
-        n_in, n_out = count(keep_in[0]), count(keep[0])
+        n_out = count(keep[0])
         if self.reads_all:
-            n_in = like(keep[0], float(kernel.shape[-2]), 1)[0]
-        taps = int(np.prod(kernel.shape[:-2]))
+            x = self.node.inputs[0]
+            n_in = like(keep[0], float(x.shape[self.axis(x)]), 1)[0]
+        else:
+            n_in = count(keep_in[0])
+        weights = self.weights(n_in, n_out)
         has_bias = 1.0 if self.layer.use_bias else self.adds_bias(ins[0], keep_in[0])[0]
-        weights = taps * n_in * n_out
-        return Size(weights + n_out * has_bias, weights * self.positions)
+        return Size(weights + n_out * has_bias, weights * self.applications)
+
+    def weights(self, n_in: Any, n_out: Any) -> Any:
+        """The size of the kernel for so many input channels and units."""
+        return n_in * n_out
 
     def constants(self, site: Site) -> list[np.ndarray]:
         scale = self._scale(site)
         if self.reads_all or site.flows_in[0].alive.any():
             value = np.full(self.units, np.nan)
         else:
-            kernel, bias = self._weights()
-            value = self.activation(bias + site.ins[0].value @ _taps(kernel))
+            value = self.activation(self.bias() + site.ins[0].value @ self.taps())
         return [np.where(scale == 0, 0.0, value * scale)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        layer, keep = self.layer, site.keep[0]
-        kernel, bias = self._weights()
-        add_bias = layer.use_bias
-        if self.reads_all:
+        x = site.ins[0]
+        if self.reads_all or self.shares_weights:
             x = site.rescale(0)
-        else:
-            x = site.rescale(0) if self.shares_weights else site.ins[0]
+        bias, add_bias, moved = self.bias(), self.layer.use_bias, None
+        if not self.reads_all:
             flow = site.flows_in[0]
             add_bias |= bool(self.adds_bias(flow, x.keep.astype("float64"))[0])
             folded = ~x.keep & (self.nonzero(0, flow) > 0)
-            if self.uniform:
-                bias = bias + x.value[folded] @ _taps(kernel)[folded]
+            if folded.any() and self.uniform:
+                bias = bias + x.value[folded] @ self.taps()[folded]
             elif folded.any():
-                carriers = x.keep & (self.rests(0, flow) > 0) & (x.scale != 0)
-                carrier = np.flatnonzero(carriers)[0]
-                shares = x.value[folded] / x.value[carrier]
-                kernel[..., carrier, :] += shares @ kernel[..., folded, :]
-            kernel = (kernel * x.scale[:, None])[..., x.keep, :]
+                candidates = x.keep & (self.rests(0, flow) > 0) & (x.scale != 0)
+                # There is none where nobody reads the outputs: they only hold a place.
+                if candidates.any():
+                    carrier = np.argmax(np.where(candidates, np.abs(x.value), -1.0))
+                    shares = x.value[folded] / x.value[carrier]
+                    moved = Moved(carrier, folded, shares)
+        factor, waiting = self.outgoing(site)
+        kernels = self.cut(None if self.reads_all else x, moved, factor, site.keep[0])
+        return self.rebuilt(site, x, kernels, add_bias and bias * factor, waiting)
 
-        scale = self._scale(site)
+    def kernel(self) -> np.ndarray:
+        """The kernel, ``(..., in, out)``, in float64."""
+        return float64(getattr(self.layer, self.kernel_name))
+
+    def pack(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel ``(..., in, out)`` as the layer holds it."""
+        return kernel
+
+    def bias(self) -> np.ndarray:
+        """The bias in float64; zeros if the layer has none."""
+        return float64(self.layer.bias) if self.layer.use_bias else np.zeros(self.units)
+
+    def taps(self) -> np.ndarray:
+        """What one input channel of ones adds to each unit, shape (in, out)."""
+        kernel = self.kernel()
+        return kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+
+    def cut(
+        self, x: Signal | None, moved: Moved | None, factor: np.ndarray, keep: Any
+    ) -> list[np.ndarray]:
+        """The kernels of the stripped layer.
+
+        Args:
+            x: The input, whose channels to read and scales to absorb; None for all.
+            moved: Constant channels whose part another one takes over.
+            factor: What to multiply the units by.
+            keep: Which units to keep.
+        """
+        kernel = self.kernel()
+        if moved is not None:
+            share = moved.shares @ kernel[..., moved.channels, :]
+            kernel[..., moved.carrier, :] += share
+        if x is not None:
+            kernel = kernel[..., x.keep, :] * x.scale[x.keep, None]
+        return [self.pack(kernel[..., keep] * factor[keep])]
+
+    def outgoing(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
+        """Factors of the units: what the weights take, and what has to wait."""
+        scale, ones = self._scale(site), np.ones(self.units)
         if self.activation.homogeneous:
-            kernel, bias, scale = kernel * scale, bias * scale, np.ones(self.units)
-        elif self.activation.at_zero == 0:
-            kernel, bias = kernel * (scale != 0), bias * (scale != 0)
-            scale = np.where(scale == 0, 1.0, scale)
+            return scale * ones, ones
+        if self.activation.at_zero == 0:
+            return (scale != 0) * ones, np.where(scale == 0, 1.0, scale)
+        return ones, scale * ones
 
+    def rebuilt(
+        self,
+        site: Site,
+        x: Signal,
+        kernels: list[np.ndarray],
+        bias: Any,
+        waiting: np.ndarray,
+        **config: Any,
+    ) -> list[tuple[Any, np.ndarray]]:
+        """The call of the same layer, ungated, with these weights.
+
+        Args:
+            site: Where.
+            x: The input to call it on.
+            kernels: Its kernels.
+            bias: The bias of all units, or False for none.
+            waiting: The scales that wait behind it.
+            config: What else of its config changes.
+        """
+        layer, keep = self.layer, site.keep[0]
         gated = hasattr(layer, "plain_config")
-        config = layer.plain_config() if gated else layer.get_config()
-        config |= {self.units_name: int(keep.sum()), "use_bias": add_bias}
-        weights = [kernel[..., keep]] + ([bias[keep]] if add_bias else [])
-        new = site.build(layer.plain_class if gated else type(layer), config, weights)
-        return [(self.node.call(new, [x.tensor]), scale)]
-
-    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
-        kernel = _float64(getattr(self.layer, self.kernel_name))
-        use_bias = self.layer.use_bias
-        return kernel, _float64(self.layer.bias) if use_bias else np.zeros(self.units)
+        settings = layer.plain_config() if gated else layer.get_config()
+        settings |= {"use_bias": bias is not False, **config}
+        if self.units_name:
+            settings[self.units_name] = int(keep.sum())
+        weights = kernels if bias is False else [*kernels, bias[keep]]
+        new = site.build(layer.plain_class if gated else type(layer), settings, weights)
+        return [(self.node.call(new, [x.tensor]), waiting)]
 
     @staticmethod
     def _scale(site: Site) -> np.ndarray:
@@ -175,35 +270,20 @@ class Producer(Rule):
         return site.factor * (1.0 if site.gate is None else site.gate)
 
 
-@register_strip_rule(keras.layers.Dense, L0Dense)
-class DenseRule(Producer):
-    """``activation(x @ kernel + bias)`` on the last axis."""
+class Moved(NamedTuple):
+    """Constant input channels that are dropped, and the one that takes their part.
+
+    Attributes:
+        carrier: The channel that stays.
+        channels: Those that go, bool, shape (in,).
+        shares: Their values as shares of the carrier's.
+    """
+
+    carrier: int
+    channels: np.ndarray
+    shares: np.ndarray
 
 
-@register_strip_rule(keras.layers.Conv2D, L0Conv2D)
-class ConvRule(Producer):
-    """A convolution; constants reach its borders unless no padding is read."""
-
-    units_name = "filters"
-
-    def axis(self, tensor: Any) -> int:
-        first = self.layer.data_format == "channels_first"
-        return 1 if first else len(tensor.shape) - 1
-
-    def whole_reason(self) -> str | None:
-        if self.layer.groups > 1:
-            return "it is a grouped convolution"
-        return None
-
-    @property
-    def uniform(self) -> bool:
-        return self.layer.padding == "valid" or set(self.layer.kernel_size) == {1}
-
-
-def _taps(kernel: np.ndarray) -> np.ndarray:
-    """The kernel summed over its positions: what a constant input channel meets."""
-    return kernel.sum(axis=tuple(range(kernel.ndim - 2)))
-
-
-def _float64(weight: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(weight), dtype="float64")
+def float64(weight: Any) -> np.ndarray:
+    """A variable's value in float64, a copy."""
+    return np.array(keras.ops.convert_to_numpy(weight), dtype="float64")

@@ -1,0 +1,139 @@
+"""Rules of layers in which each group of input channels makes its own outputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.activations import describe
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
+from keras_l0.analysis.logic import (
+    and_,
+    array_like,
+    count,
+    group_any,
+    not_,
+    or_,
+    take,
+)
+from keras_l0.analysis.rules.base import Barrier, register_strip_rule
+from keras_l0.analysis.rules.producers import Producer
+from keras_l0.analysis.rules.spatial import channel_axis, meets_border
+
+
+class GroupedRule(Producer):
+    """A convolution in groups: one goes with all its inputs and all its outputs.
+
+    As groups must stay equally large, no channel goes without its group.
+    """
+
+    reads_all = False
+    makes_all = False
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (x,) = self.ins
+        self.activation = describe(self.layer.activation)
+        if x.axis != self.axis(self.node.inputs[0]):
+            raise Barrier("its input's channels lie on another axis")
+        if not self.activation.elementwise:
+            name = getattr(self.layer.activation, "__name__", self.layer.activation)
+            raise Barrier(f"its activation {name} mixes the units")
+        axis = self.axis(self.node.outputs[0])
+        self.units = self.node.outputs[0].shape[axis]
+        self.groups, wide, made = self.blocks().shape[-3:]
+        self.of_input = np.repeat(np.arange(self.groups), wide)
+        self.of_output = np.repeat(np.arange(self.groups), made)
+        leaders = x.atoms[::wide]
+        if wide > 1:
+            atoms.tie(x.atoms, leaders[self.of_input])
+        self.at_rest = self._of(x.rest)
+        rest = self.at_rest if self.gate is None else np.zeros(self.units)
+        return [Channels(axis, leaders[self.of_output], rest)]
+
+    def axis(self, tensor: Any) -> int:
+        return channel_axis(self.layer, tensor)
+
+    @property
+    def uniform(self) -> bool:
+        return not meets_border(self.layer, self.node.inputs[0])
+
+    def blocks(self) -> np.ndarray:
+        """The kernel in float64, ``(..., group, in, out)``."""
+        raise NotImplementedError
+
+    def config(self, groups: int) -> dict[str, Any]:
+        """What changes in the config when so many groups are left."""
+        return {}
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        (x,) = ins
+        live, still = x.alive, x.const
+        if not self.uniform:
+            live, still = or_(live, self.nonzero(0, x)), 0.0 * still
+        live = take(group_any(live, self.of_input, self.groups), self.of_output)
+        still = take(group_any(still, self.of_input, self.groups), self.of_output)
+        if gate is not None:
+            still = or_(still, array_like(live, (self.at_rest != 0).astype("float64")))
+            live, still = live * gate, still * gate
+        return [Flow(live, and_(not_(live), still))]
+
+    def claims(self, outs: list[Demand]) -> list[Demand]:
+        return outs
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        (d,) = demands
+        read = group_any(and_(outs[0].alive, d.need), self.of_output, self.groups)
+        pin = or_(read, group_any(d.pin, self.of_output, self.groups))
+        return [Demand(take(read, self.of_input), take(pin, self.of_input))]
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        wide = len(self.of_input) // self.groups
+        n_out = count(keep[0])
+        weights = math.prod(self.layer.kernel_size) * wide * n_out
+        bias = n_out if self.layer.use_bias else 0.0
+        return Size(weights + bias, weights * self.positions)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        scale = self._scale(site)
+        value = self._of(
+            np.where(site.flows_in[0].alive > 0, np.nan, site.ins[0].value)
+        )
+        value = np.where(site.flows[0].alive > 0, np.nan, value)
+        return [np.where(scale == 0, 0.0, value * scale)]
+
+    def _of(self, value: np.ndarray) -> np.ndarray:
+        """The outputs of channels that are the same at all positions."""
+        blocks = self.blocks()
+        blocks = blocks.sum(axis=tuple(range(blocks.ndim - 3)))
+        value = value.reshape(self.groups, -1)
+        sums = np.einsum("gi,gio->go", value, blocks).ravel()
+        return self.activation(self.bias() + sums)
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        x = site.rescale(0) if self.shares_weights else site.ins[0]
+        kept = site.keep[0].reshape(self.groups, -1).any(axis=1)
+        factor, waiting = self.outgoing(site)
+        blocks = self.blocks() * x.scale.reshape(self.groups, -1, 1)
+        blocks = blocks * factor.reshape(self.groups, 1, -1)
+        kernels = [self.pack(blocks[..., kept, :, :])]
+        bias = self.layer.use_bias and self.bias() * factor
+        config = self.config(int(kept.sum()))
+        return self.rebuilt(site, x, kernels, bias, waiting, **config)
+
+
+@register_strip_rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+class DepthwiseConvRule(GroupedRule):
+    """Each input channel makes ``depth_multiplier`` outputs of its own."""
+
+    units_name = ""
+
+    def blocks(self) -> np.ndarray:
+        return self.kernel()[..., np.newaxis, :]
+
+    def pack(self, kernel: np.ndarray) -> np.ndarray:
+        return kernel[..., 0, :]

@@ -1,0 +1,108 @@
+"""Rules of layers that treat every channel alone, position by position."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
+from keras_l0.analysis.graph import Node
+from keras_l0.analysis.logic import and_, or_
+from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+
+
+def channel_axis(layer: Any, tensor: Any) -> int:
+    """The axis on which a layer with a ``data_format`` expects its channels."""
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if first else len(tensor.shape) - 1
+
+
+def positions_of(tensor: Any, axis: int) -> int:
+    """How many positions a tensor has: all but batch and channels."""
+    return math.prod(
+        size or 1 for a, size in enumerate(tensor.shape) if a and a != axis
+    )
+
+
+def meets_border(layer: Any, tensor: Any) -> bool:
+    """Whether a convolution of ``tensor`` reads padding anywhere."""
+    if layer.padding == "valid":
+        return False
+    axis = channel_axis(layer, tensor)
+    sizes = [size for a, size in enumerate(tensor.shape) if a and a != axis]
+    for size, taps, stride, dilation in zip(
+        sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
+    ):
+        if taps == 1:
+            continue
+        if layer.padding == "causal" or size is None:
+            return True
+        if (-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 > size:
+            return True
+    return False
+
+
+def spatial_layers(kind: str) -> list[type]:
+    """The layers of a kind for 1 to 3 dimensions, as far as this Keras has them."""
+    names = (f"{kind}{rank}D" for rank in (1, 2, 3))
+    return [getattr(keras.layers, n) for n in names if hasattr(keras.layers, n)]
+
+
+class SpatialRule(Rule):
+    """Every channel for itself; a constant stays what it is."""
+
+    passes_scale = True
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        if self.ins[0].axis != channel_axis(self.layer, self.node.inputs[0]):
+            raise Barrier("it works along the axis that holds the channels")
+        return [self.ins[0]]
+
+
+@register_strip_rule(*spatial_layers("Cropping"), *spatial_layers("UpSampling"))
+class MovingRule(SpatialRule):
+    """Parts of a map, or values between those of a map."""
+
+
+@register_strip_rule(*spatial_layers("ZeroPadding"))
+class PaddingRule(SpatialRule):
+    """Zeros around a map: a constant channel is then one no longer."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (x,) = super().connect(atoms)
+        return [Channels(x.axis, x.atoms, np.zeros(x.size))]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        (x,) = ins
+        return [Flow(or_(x.alive, self.nonzero(0, x)), 0.0 * x.const)]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        (d,) = demands
+        return [Demand(d.need, or_(d.pin, and_(self.nonzero(0, ins[0]), d.need)))]
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        return [np.where(site.flows[0].alive > 0, np.nan, site.ins[0].value)]
+
+
+@register_strip_rule(keras.layers.Resizing)
+class ResizingRule(SpatialRule):
+    """Another resolution; what is padded on the way must be zeros."""
+
+    ignores_training = True
+
+    @classmethod
+    def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
+        pads = getattr(node.operation, "pad_to_aspect_ratio", False)
+        if pads and node.operation.fill_value == 0:
+            return PaddingRule(node, ins, atoms)
+        return cls(node, ins, atoms)
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        if getattr(self.layer, "pad_to_aspect_ratio", False):
+            raise Barrier("it pads with a value other than 0")
+        return super().connect(atoms)
