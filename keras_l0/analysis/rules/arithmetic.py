@@ -51,14 +51,20 @@ class ArithmeticRule(Rule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         shape = self.node.outputs[0].shape
         self.axis = self._axis(len(shape))
-        self.width = 1 if self.axis is None else shape[self.axis]
+        width = 1 if self.axis is None else shape[self.axis]
+        assert width is not None
+        self.width = width
         inputs = iter(range(len(self.ins)))
         self.operands_of = [
             self._tensor(next(inputs)) if isinstance(x, Tensor) else self._constant(x)
             for x in _values(self.node.filled())
         ]
         self.tensors = [o for o in self.operands_of if o.index is not None]
-        wide = [self.ins[o.index].atoms for o in self.tensors if o.wide]
+        wide = [
+            self.ins[o.index].atoms
+            for o in self.operands_of
+            if o.index is not None and o.wide
+        ]
         own = wide[0] if wide else atoms.new(self.width)
         rest = self.combine([o.value for o in self.operands_of])
         # Where a constant differs by position, or the function has no value at rest.
@@ -74,7 +80,11 @@ class ArithmeticRule(Rule):
             return None
         if any(c.axis is None for c, _ in pairs):
             raise Barrier("the channels of an input are unknown")
-        spots = [(c.axis + rank - len(t.shape), c.size) for c, t in pairs]
+        spots = [
+            (c.axis + rank - len(t.shape), c.size)
+            for c, t in pairs
+            if c.axis is not None
+        ]
         axes = {axis for axis, size in spots if size > 1} or {spots[0][0]}
         if len(axes) > 1:
             raise Barrier("its inputs hold their channels on different axes")
@@ -89,6 +99,7 @@ class ArithmeticRule(Rule):
         if channels.size == self.width:
             return Operand(index, True, channels.rest, tensor.dtype)
         rank = len(self.node.outputs[0].shape)
+        assert self.axis is not None
         spot = self.axis - (rank - len(tensor.shape))
         if spot > 0 and tensor.shape[spot] != 1:
             raise Barrier("its inputs hold their channels on different axes")
@@ -136,8 +147,9 @@ class ArithmeticRule(Rule):
         return fact if operand.wide else fact * like(fact, 1.0, self.width)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        alive = reduce(or_, [self.lift(o, ins[o.index].alive) for o in self.tensors])
-        const = reduce(or_, [self.lift(o, ins[o.index].const) for o in self.tensors])
+        flows = [(o, ins[o.index]) for o in self.operands_of if o.index is not None]
+        alive = reduce(or_, [self.lift(o, flow.alive) for o, flow in flows])
+        const = reduce(or_, [self.lift(o, flow.const) for o, flow in flows])
         const = and_(not_(alive), const)
         if not self.total:
             alive, const = or_(alive, const), 0.0 * const

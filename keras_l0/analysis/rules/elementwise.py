@@ -105,7 +105,8 @@ class PReLURule(ElementwiseRule):
         alpha = keras.ops.convert_to_numpy(self.layer.alpha).astype("float64")
         if x.axis is None:
             raise Barrier("the channels of its input are unknown")
-        rows = np.moveaxis(alpha, x.axis - 1, 0).reshape(alpha.shape[x.axis - 1], -1)
+        self.axis = x.axis - 1
+        rows = np.moveaxis(alpha, self.axis, 0).reshape(alpha.shape[self.axis], -1)
         # NaN where the slope, and so a negative constant, differs by position.
         slopes = np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], np.nan)
         self.slopes = np.broadcast_to(slopes, x.size)
@@ -118,7 +119,7 @@ class PReLURule(ElementwiseRule):
     @property
     def own(self) -> bool:
         """Whether every channel has slopes of its own."""
-        return self.layer.alpha.shape[self.ins[0].axis - 1] == self.ins[0].size
+        return self.layer.alpha.shape[self.axis] == self.ins[0].size
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         slopes = int(np.prod(self.layer.alpha.shape))
@@ -130,7 +131,7 @@ class PReLURule(ElementwiseRule):
         x = site.ins[0]
         alpha = keras.ops.convert_to_numpy(self.layer.alpha)
         if self.own:
-            alpha = np.compress(site.keep[0], alpha, axis=self.ins[0].axis - 1)
+            alpha = np.compress(site.keep[0], alpha, axis=self.axis)
         new = site.build(type(self.layer), self.layer.get_config(), [alpha])
         return [(self.node.call(new, [x.tensor]), x.scale)]
 

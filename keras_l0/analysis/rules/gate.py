@@ -59,6 +59,7 @@ class GateRule(Rule):
             return [(x.tensor, x.scale * z)]
         shape = self.layer.broadcast_shape
         axis = self.ins[0].axis
+        assert z is not None
         z = np.reshape(z, shape)
         if axis is not None and shape[axis - 1] != 1:
             z = np.compress(x.keep, z, axis=axis - 1)

@@ -78,7 +78,7 @@ class CastRule(UnaryRule):
         return all(keras.backend.is_float_dtype(t.dtype) for t in tensors)
 
 
-_UNARY = {
+_UNARY: dict[type[Rule], str] = {
     HomogeneousRule: "absolute copy leaky_relu negative relu stop_gradient",
     PartialUnaryRule: (
         "arccos arccosh arcsin arctanh cbrt erfinv log log10 log1p log2 reciprocal "

@@ -40,9 +40,10 @@ class SumOverRule(ReductionRule):
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (x,) = super().connect(atoms)
-        known = None not in self.reduced
+        known = [n for n in self.reduced if n is not None]
+        complete = len(known) == len(self.reduced)
         # Of how many positions is not known, zeros alone have a constant sum.
-        self.times = math.prod(self.reduced) if known else math.nan
+        self.times = math.prod(known) if complete else math.nan
         return [Channels(x.axis, x.atoms, self._of(x.rest, 0.0))]
 
     def _of(self, value: np.ndarray, unknown: float = math.nan) -> np.ndarray:

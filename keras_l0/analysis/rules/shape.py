@@ -128,14 +128,16 @@ def _unfolded(
         n, after = new[target], _size(new[target + 1 :])
         if behind is None or n is None or after is None or behind % after:
             continue
-        run = behind // after
-        if n % (run * old[axis]) == 0:
-            return target, run, n // (run * old[axis])
+        run, size = behind // after, old[axis]
+        assert size is not None
+        if n % (run * size) == 0:
+            return target, run, n // (run * size)
     raise Barrier("no axis of the new shape holds one channel at each place")
 
 
 def _size(shape: Sequence[int | None]) -> int | None:
-    return None if None in shape else math.prod(shape)
+    known = [n for n in shape if n is not None]
+    return math.prod(known) if len(known) == len(shape) else None
 
 
 @register_strip_rule(keras.layers.Permute)
