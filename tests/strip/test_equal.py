@@ -20,7 +20,12 @@ MODES = ("keep", "gather", "narrow")
 GATED = [name for name, facts in CASES.items() if facts.gated]
 
 
-def assert_equal(model, stripped, inputs, other=None, alive=True, allowed=1e-9):
+# Keras' JAX backend computes BatchNormalization in float64 with an rsqrt that is itself
+# good to 4e-7 only.
+EXACT = 1e-6 if keras.backend.backend() == "jax" else 1e-9
+
+
+def assert_equal(model, stripped, inputs, other=None, alive=True, allowed=EXACT):
     outputs = run(model, inputs)
     for old, new in zip(
         outputs, run(stripped, inputs if other is None else other), strict=True
@@ -56,12 +61,10 @@ def state(model):
     }
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda t: t.__name__)
-def test_every_rule_has_a_model(rule):
-    for facts in CASES.values():
-        if any(type(o) is rule for o in operations(facts.build())):
-            return
-    pytest.fail(f"no model in models.py contains a {rule.__name__}")
+def test_every_rule_has_a_model():
+    covered = {type(o) for facts in CASES.values() for o in operations(facts.build())}
+    missing = [t.__name__ for t in RULES if t not in covered]
+    assert not missing, f"no model of the tests contains a {missing}"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -72,7 +75,7 @@ def test_outputs_are_equal(name, mode):
     stripped = keras_l0.strip(model, inputs=mode)
     inputs = batch(model, seed=1)
     cut = narrowed(model, inputs, plan.kept_inputs) if mode == "narrow" else inputs
-    allowed = {"float64": 1e-9, "float32": 1e-5}[CASES[name].precision]
+    allowed = {"float64": EXACT, "float32": 1e-5}[CASES[name].precision]
     assert_equal(model, stripped, inputs, cut, CASES[name].alive, allowed)
 
     assert all(np.isfinite(w).all() for w in stripped.get_weights())
