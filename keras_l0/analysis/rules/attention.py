@@ -67,7 +67,9 @@ class AttentionRule(ReadingRule):
         self, shape: tuple[int | None, ...], query: int, atoms: Atoms
     ) -> Channels:
         """The channels of the output."""
-        return on_last_axis(shape, atoms.new(shape[-1]))
+        size = shape[-1]
+        assert size is not None
+        return on_last_axis(shape, atoms.new(size))
 
     @property
     def absorbs_factor(self) -> bool:

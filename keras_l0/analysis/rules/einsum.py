@@ -68,7 +68,9 @@ class EinsumDenseRule(ReadingRule):
         if unit is None:
             return [opaque(y.shape, atoms)]
         axis = target.index(unit)
-        return [Channels.rest_at_zero(axis, atoms.new(y.shape[axis]))]
+        units = y.shape[axis]
+        assert units is not None
+        return [Channels.rest_at_zero(axis, atoms.new(units))]
 
     @property
     def absorbs_factor(self) -> bool:
@@ -115,6 +117,7 @@ class EinsumDenseRule(ReadingRule):
             bias = float64(layer.bias)
             bias_axes = target[-bias.ndim :]
         if self.read:
+            assert self.channel is not None
             row = axes.index(self.channel)
             kernel, offset = self.rows(site, 0, np.moveaxis(kernel, row, 0))
             kernel = np.moveaxis(kernel, 0, row)
@@ -151,6 +154,7 @@ class EinsumDenseRule(ReadingRule):
         # The argument skips the batch axis and what an ellipsis stands for.
         right = self.layer.equation.endswith("...")
         start = 1 if right else len(target) - len(shape)
+        assert self.unit is not None
         shape[target.index(self.unit) - start] = units
         return shape
 

@@ -149,7 +149,9 @@ class Producer(Rule):
         n_out = count(keep[0])
         if self.reads_all:
             x = self.node.inputs[0]
-            n_in = like(keep[0], float(x.shape[self.axis(x)]), 1)[0]
+            channels = x.shape[self.axis(x)]
+            assert channels is not None
+            n_in = like(keep[0], float(channels), 1)[0]
         else:
             n_in = count(keep_in[0])
         weights = self.weights(n_in, n_out)
@@ -183,7 +185,8 @@ class Producer(Rule):
                 candidates = x.keep & (self.rests(0, flow) > 0) & (x.scale != 0)
                 # There is none where nobody reads the outputs: they only hold a place.
                 if candidates.any():
-                    carrier = np.argmax(np.where(candidates, np.abs(x.value), -1.0))
+                    sizes = np.where(candidates, np.abs(x.value), -1.0)
+                    carrier = int(np.argmax(sizes))
                     shares = x.value[folded] / x.value[carrier]
                     moved = Moved(carrier, folded, shares)
         factor, waiting = self.outgoing(site)
