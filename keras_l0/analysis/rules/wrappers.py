@@ -52,7 +52,11 @@ class TimeDistributedRule(Rule):
         self.inner.calls = self.calls
         self.reason = self.inner.reason
         self.reads_all = getattr(self.inner, "reads_all", True)
-        return [dataclasses.replace(c, axis=c.axis + 1) for c in self.inner.outs]
+        outs = []
+        for c in self.inner.outs:
+            assert c.axis is not None
+            outs.append(dataclasses.replace(c, axis=c.axis + 1))
+        return outs
 
     @property
     def gate(self) -> Any:
@@ -78,6 +82,7 @@ class TimeDistributedRule(Rule):
 
     def at_zero(self) -> Rule:
         rule = super().at_zero()
+        assert isinstance(rule, TimeDistributedRule)
         rule.inner = self.inner.at_zero()
         return rule
 
@@ -107,8 +112,9 @@ class TimeDistributedRule(Rule):
             return site.build(type(self.layer), outer, weights)
 
         results = self.inner.rewrite(dataclasses.replace(site, build=build))
-        made = self.inner.node.made
-        if not all(any(y is x for x in made) for y, _ in results):
+        node = self.inner.node
+        assert isinstance(node, _Inner)
+        if not all(any(y is x for x in node.made) for y, _ in results):
             raise RuntimeError(
                 f"While stripping {self.node.name!r} (TimeDistributed): the rule "
                 f"{type(self.inner).__name__} of what it wraps does more than to call "
@@ -121,7 +127,7 @@ class TimeDistributedRule(Rule):
 class _Inner(Node):
     """A call as the layer inside sees it; really the wrapper is called."""
 
-    outer: Node = None
+    outer: Node = dataclasses.field(kw_only=True)
     made: list[Any] = dataclasses.field(default_factory=list)
 
     def arguments(self) -> dict[str, list[int]]:
