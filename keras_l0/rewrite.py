@@ -305,12 +305,15 @@ class _Rewriter:
         """
         made = {tensor._keras_history.operation.name for tensor in outputs}
         named = []
-        for tensor, source in zip(outputs, self.analysis.graph.outputs, strict=True):
-            node = self.analysis.graph.producer(source)
-            if node is not None and node.name not in made:
-                if node.name in self.built:
-                    self.built[node.name].name = f"{node.name}_ungated"
-                tensor = keras.layers.Identity(name=node.name)(tensor)
-                made.add(node.name)
+        for tensor, source in zip(
+            outputs, self.analysis.graph.model.outputs, strict=True
+        ):
+            # That of a nested model, or of a layer that was called before.
+            name = source._keras_history.operation.name
+            if name not in made:
+                if name in self.built:
+                    self.built[name].name = f"{name}_ungated"
+                tensor = keras.layers.Identity(name=name)(tensor)
+                made.add(name)
             named.append(tensor)
         return named

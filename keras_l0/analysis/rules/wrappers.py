@@ -156,30 +156,25 @@ class LambdaRule(BarrierRule):
         super().__init__(node, ins, atoms, "it computes an arbitrary function")
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        # Its config would hold the function's bytecode, which Keras refuses to read.
-        safe = dataclasses.replace(
-            site,
-            build=lambda _, config, __: site.build(
-                _SameFunction(self.layer), config, []
-            ),
-        )
-        return super().rewrite(safe)
-
-
-class _SameFunction:
-    """Makes a Lambda with the function of another one."""
-
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-        self.__name__ = "Lambda"
-
-    def from_config(self, config: dict[str, Any]) -> Any:
-        options = {k: config[k] for k in ("name", "trainable", "dtype")}
         layer = self.layer
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=layer._output_shape,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            **options,
-        )
+
+        class SameFunction(keras.layers.Lambda):
+            """Makes a Lambda of this function.
+
+            A config holds the function's bytecode, which Keras refuses to read.
+            """
+
+            @classmethod
+            def from_config(cls, config: dict[str, Any], **_: Any) -> Any:
+                return keras.layers.Lambda(
+                    layer.function,
+                    output_shape=layer._output_shape,
+                    mask=layer.mask,
+                    arguments=layer.arguments,
+                    **{key: config[key] for key in ("name", "trainable", "dtype")},
+                )
+
+        def build(_: Any, config: dict[str, Any], weights: list[Any]) -> Any:
+            return site.build(SameFunction, config, weights)
+
+        return super().rewrite(dataclasses.replace(site, build=build))
