@@ -67,8 +67,16 @@ def test_every_rule_has_a_model():
     assert not missing, f"no model of the tests contains a {missing}"
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", GATED)
+# What the input modes do does not depend on the rules of the other model files.
+PAIRS = [
+    (name, mode)
+    for mode in MODES
+    for name in GATED
+    if mode == "keep" or CASES[name].build.__module__ == "models"
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), PAIRS, ids="-".join)
 def test_outputs_are_equal(name, mode):
     model = hardened(name)
     plan = keras_l0.plan(model, inputs=mode)

@@ -52,7 +52,8 @@ class ArithmeticRule(Rule):
         shape = self.node.outputs[0].shape
         self.axis = self._axis(len(shape))
         width = 1 if self.axis is None else shape[self.axis]
-        assert width is not None
+        if width is None:
+            raise Barrier("it broadcasts channels to an open size")
         self.width = width
         inputs = iter(range(len(self.ins)))
         self.operands_of = [

@@ -91,8 +91,14 @@ class ReadingRule(Rule):
     def rests_alike(self, i: int) -> bool:
         """Whether input ``i`` of all calls of the layer rests at the same values."""
         places = [place for place, j in enumerate(self.roles) if j == i]
-        rests = [call.ins[call.roles[p]].rest for call in self.calls for p in places]
-        return all(np.array_equal(self.ins[i].rest, rest) for rest in rests)
+        for call in self.calls:
+            roles = getattr(call, "roles", None)
+            if roles is None:  # a barrier: it says nothing of its inputs
+                return False
+            rests = [call.ins[roles[place]].rest for place in places]
+            if not all(np.array_equal(self.ins[i].rest, rest) for rest in rests):
+                return False
+        return True
 
     def source(self, site: Site, i: int) -> Signal:
         """The rewritten input ``i``, with a waiting scale only if it can be folded."""

@@ -54,7 +54,8 @@ class TimeDistributedRule(Rule):
         self.reads_all = getattr(self.inner, "reads_all", True)
         outs = []
         for c in self.inner.outs:
-            assert c.axis is not None
+            if c.axis is None:
+                raise Barrier("the layer inside makes no channels")
             outs.append(dataclasses.replace(c, axis=c.axis + 1))
         return outs
 
@@ -69,6 +70,11 @@ class TimeDistributedRule(Rule):
     @property
     def absorbs_factor(self) -> bool:
         return self.inner.absorbs_factor
+
+    @property
+    def roles(self) -> Any:
+        """Those of the layer inside, if it is one that has them."""
+        return getattr(self.inner, "roles", None)
 
     @property
     def calls(self) -> list[Rule]:
