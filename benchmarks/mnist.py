@@ -80,7 +80,12 @@ SETTINGS = {
     "lenet-300-100": Settings(
         l0=(5.5e-6, 5.5e-6, 8e-6), epochs=40, learning_rate=2e-3, dropout=(0.2, 0.0)
     ),
-    "lenet-5": Settings(l0=(4.5e-4, 1.8e-5, 5e-6, 6e-6), epochs=14, learning_rate=2e-3),
+    "lenet-5": Settings(
+        l0=(5.6e-4, 2.4e-5, 5e-6, 6e-6),
+        epochs=24,
+        learning_rate=2e-3,
+        dropout=(0.15, 0.0),
+    ),
 }
 
 
