@@ -123,11 +123,12 @@ class ReadingRule(Rule):
         folded = ~x.keep & (self.nonzero(i, flow) > 0)
         if self.folds:
             offset = np.tensordot(x.value[folded], kernel[folded], 1)
-        elif folded.any():
+        else:
+            # No carrier is left where nobody reads the outputs: they hold a place.
             carriers = x.keep & (self.rests(i, flow) > 0) & (x.scale != 0)
-            carrier = np.flatnonzero(carriers)[0]
-            shares = x.value[folded] / x.value[carrier]
-            kernel[carrier] += np.tensordot(shares, kernel[folded], 1)
+            for carrier in np.flatnonzero(carriers)[:1]:
+                shares = x.value[folded] / x.value[carrier]
+                kernel[carrier] += np.tensordot(shares, kernel[folded], 1)
         scale = x.scale.reshape(-1, *[1] * (kernel.ndim - 1))
         return (kernel * scale)[x.keep], offset
 
