@@ -287,8 +287,9 @@ class _Rewriter:
         dtype = keras.backend.standardize_dtype(signal.tensor.dtype)
         if getattr(signal.tensor, "_keras_mask", None) is not None and shape[-1] > 1:
             # Operations lose masks, layers do not.
-            layer = keras.layers.Rescaling(scale.tolist(), dtype=dtype)
-            tensor = layer(signal.tensor)
+            # Of a list, TensorFlow makes float32.
+            factor = scale if dtype == "float64" else scale.tolist()
+            tensor = keras.layers.Rescaling(factor, dtype=dtype)(signal.tensor)
         else:
             factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
             tensor = keras.ops.multiply(signal.tensor, factor)

@@ -70,6 +70,24 @@ def embedding_masked_attention():
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(L0Dense(6)(h))))
 
 
+@case
+def masked_scale():
+    # A scale that cannot be folded must not lose the mask that attention goes by.
+    x = tokens(5)
+    h = layers.Dense(6, "tanh")(layers.Embedding(5, 6, mask_zero=True)(x))
+    h = layers.LayerNormalization()(L0Gate()(h))
+    return keras.Model(x, layers.MultiHeadAttention(2, 3)(h, h))
+
+
+@case(dead=("b",))
+def masked_branch():
+    # Without the branch that has no mask, the sum would have one.
+    x, y = tokens(5), keras.Input((5, 3))
+    e = layers.Embedding(5, 6, mask_zero=True)(x)
+    h = layers.Add()([e, L0Dense(6, "relu", name="b")(y)])
+    return keras.Model([x, y], layers.Dense(2)(layers.LSTM(4)(h)))
+
+
 if hasattr(layers, "ReversibleEmbedding"):
     for _tied in (True, False):
 
