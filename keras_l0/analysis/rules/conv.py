@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
-from keras_l0.analysis.facts import Atoms, Channels, Signal
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Size
 from keras_l0.analysis.graph import Node
+from keras_l0.analysis.logic import any_
 from keras_l0.analysis.rules.base import Rule, register_strip_rule
 from keras_l0.analysis.rules.grouped import GroupedRule
 from keras_l0.analysis.rules.producers import Moved, Producer, float64
@@ -122,6 +123,12 @@ class SeparableConvRule(Producer):
     @property
     def uniform(self) -> bool:
         return not meets_border(self.layer, self.node.inputs[0])
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        # Part of the kernel does not depend on how many units there are, if any.
+        exists = any_(keep[0])[0]
+        params, macs = super().size(ins, keep_in, keep)
+        return Size(params * exists, macs * exists)
 
     def weights(self, n_in: Any, n_out: Any) -> Any:
         taps = math.prod(self.layer.kernel_size)
