@@ -345,8 +345,7 @@ for _index in range(0, len(UNARY), 8):
     case(unary(UNARY[_index : _index + 8]), name=f"unary_{UNARY[_index]}")
 case(unary(PARTIAL, lambda h: ops.abs(h) + 1.1), name="unary_partial")
 case(unary(INSIDE, lambda h: 0.9 * ops.tanh(h)), name="unary_inside")
-case(unary(["log", "sqrt", "reciprocal"], lambda h: h * h), name="unary_at_zero",
-     alive=False)  # fmt: skip
+case(unary(["sqrt"], lambda h: h * h), name="unary_at_zero")
 
 
 @case
