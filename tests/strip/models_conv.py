@@ -190,6 +190,15 @@ def shared_convolutions():
 
 
 @case(dead=("b",), alive=False)
+def dead_behind_constants():
+    # The convolution only holds a place: no channel carries its constants.
+    return chain(
+        *at_rest(2), layers.Conv2D(5, 3, padding="same"), L0Gate(name="b"),
+        layers.Flatten(), layers.Dense(2), shape=(6, 6, 3),
+    )  # fmt: skip
+
+
+@case(dead=("b",), alive=False)
 def dead_depthwise():
     return chain(
         layers.Conv2D(6, 1), L0Gate(name="b"),
@@ -203,8 +212,8 @@ def dead_depthwise():
 def channels_first_spatial():
     first = {"data_format": "channels_first"}
     return chain(
-        layers.Conv2D(6, 3, **first), layers.BatchNormalization(axis=1), L0Gate(axis=1),
-        layers.ZeroPadding2D(1, **first),
+        layers.Conv2D(6, 3, **first), layers.BatchNormalization(axis=1),
+        layers.ReLU(), L0Gate(axis=1), layers.ZeroPadding2D(1, **first),
         layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", **first),
         layers.UpSampling2D(2, **first), layers.Cropping2D(1, **first), L0Gate(axis=1),
         layers.Conv2D(6, 2, groups=3, padding="same", **first), L0Gate(axis=1),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
@@ -29,6 +28,7 @@ from keras_l0.analysis.logic import (
     take,
 )
 from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.reading import float64
 
 
 class Producer(Rule):
@@ -182,16 +182,19 @@ class Producer(Rule):
             if folded.any() and self.uniform:
                 bias = bias + x.value[folded] @ self.taps()[folded]
             elif folded.any():
-                candidates = x.keep & (self.rests(0, flow) > 0) & (x.scale != 0)
-                # There is none where nobody reads the outputs: they only hold a place.
-                if candidates.any():
-                    sizes = np.where(candidates, np.abs(x.value), -1.0)
-                    carrier = int(np.argmax(sizes))
-                    shares = x.value[folded] / x.value[carrier]
-                    moved = Moved(carrier, folded, shares)
+                moved = self._moved(x, folded, self.rests(0, flow) > 0)
         factor, waiting = self.outgoing(site)
         kernels = self.cut(None if self.reads_all else x, moved, factor, site.keep[0])
         return self.rebuilt(site, x, kernels, add_bias and bias * factor, waiting)
+
+    @staticmethod
+    def _moved(x: Signal, folded: np.ndarray, rests: np.ndarray) -> Moved | None:
+        """Who takes the part of the folded channels; no one for a mere place-holder."""
+        candidates = x.keep & rests & (x.scale != 0)
+        if not candidates.any():
+            return None
+        carrier = int(np.argmax(np.where(candidates, np.abs(x.value), -1.0)))
+        return Moved(carrier, folded, x.value[folded] / x.value[carrier])
 
     def kernel(self) -> np.ndarray:
         """The kernel, ``(..., in, out)``, in float64."""
@@ -285,8 +288,3 @@ class Moved(NamedTuple):
     carrier: int
     channels: np.ndarray
     shares: np.ndarray
-
-
-def float64(weight: Any) -> np.ndarray:
-    """A variable's value in float64, a copy."""
-    return np.array(keras.ops.convert_to_numpy(weight), dtype="float64")
