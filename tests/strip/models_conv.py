@@ -45,7 +45,10 @@ WINDOWS = {
     "SeparableConv1D": CONV,
     "SeparableConv2D": {**CONV, "_twice": {"depth_multiplier": 2, "use_bias": False}},
     "Conv1DTranspose": {"": {"strides": 2}, "_no_bias": {"use_bias": False}},
-    "Conv2DTranspose": {"": {"strides": 2, **SAME}, "_more": {"output_padding": 0}},
+    "Conv2DTranspose": {
+        "": {"strides": 2, **SAME},
+        "_more": {"strides": 2, "output_padding": 1},
+    },
     "Conv3DTranspose": {"": {"strides": 2, "output_padding": 1}},
 }
 
