@@ -107,6 +107,11 @@ class ConvTransposeRule(Producer):
     def pack(self, kernel: np.ndarray) -> np.ndarray:
         return np.swapaxes(kernel, -1, -2)
 
+    def rebuilt(self, *args: Any, **config: Any) -> list[tuple[Any, np.ndarray]]:
+        # Older Keras forgets this one in the layer's config.
+        config["output_padding"] = self.layer.output_padding
+        return super().rebuilt(*args, **config)
+
 
 @register_strip_rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 class SeparableConvRule(Producer):
