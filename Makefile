@@ -30,13 +30,13 @@ help: ## show this list
 demo: $(VENV)/.demo ## train, strip and export a small network
 	@$(VENV)/bin/keras-l0 demo $(DEMO_ARGS)
 
-test: $(VENV)/.test ## all tests on TensorFlow, then those that need no TensorFlow on JAX
+test: $(VENV)/.test ## all tests on TensorFlow, then those that hold on any backend on JAX
 	@echo "running the tests on the TensorFlow backend"
 	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 	@echo "running the tests on the JAX backend"
 	@KERAS_BACKEND=jax $(VENV)/bin/python -m pytest -n 2 -m "not tensorflow" $(PYTEST_ARGS)
 
-test-torch: $(VENV_TORCH)/.test ## the tests that need no TensorFlow, on Torch
+test-torch: $(VENV_TORCH)/.test ## the tests that hold on any backend, on Torch
 	@echo "running the tests on the Torch backend"
 	@KERAS_BACKEND=torch $(VENV_TORCH)/bin/python -m pytest -m "not tensorflow" $(PYTEST_ARGS)
 

@@ -1,37 +1,21 @@
-from pathlib import Path
+import pathlib
 
-import keras
 import models_conv  # noqa: F401
 import models_operations  # noqa: F401  (it adds its models to the registry)
 import models_sequence  # noqa: F401
 import pytest
-from adversary import policy
-
-HERE = Path(__file__).parent
+from adversary import PRECISION, policy
 
 
-def pytest_collection_modifyitems(config, items):
-    """Strip is decided on TensorFlow: what it builds is the same Keras code elsewhere.
-
-    Keras' float64 is in part float32 on JAX, too coarse for the decisions made here.
-    """
-    if keras.backend.backend() == "tensorflow":
-        return
-    dropped = [item for item in items if item.path.parent == HERE]
-    config.hook.pytest_deselected(items=dropped)
-    items[:] = [item for item in items if item.path.parent != HERE]
+def pytest_collection_modifyitems(items):
+    """What is not marked for any backend is decided on TensorFlow, in float64."""
+    for item in items:
+        here = item.path.is_relative_to(pathlib.Path(__file__).parent)
+        if here and not item.get_closest_marker("any_backend"):
+            item.add_marker("tensorflow")
 
 
 @pytest.fixture(autouse=True)
-def float64():
-    """Correctness is decided in float64: rounding cannot hide a mistake there."""
-    with policy("float64"):
-        if keras.backend.backend() != "jax":
-            yield
-            return
-        import jax
-
-        wide = jax.config.jax_enable_x64
-        jax.config.update("jax_enable_x64", True)
+def precision():
+    with policy(PRECISION):
         yield
-        jax.config.update("jax_enable_x64", wide)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 import pytest
-from adversary import harden, policy
+from adversary import PRECISION, harden, policy
 from keras import layers, ops
 
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
@@ -30,8 +30,7 @@ class Case:
 
     @property
     def precision(self) -> str:
-        tensorflow = keras.backend.backend() == "tensorflow"
-        return "float32" if self.narrow and tensorflow else "float64"
+        return "float32" if self.narrow else PRECISION
 
 
 CASES: dict[str, Case] = {}
