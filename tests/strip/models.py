@@ -329,6 +329,15 @@ for _scale in (True, False):
 
 
 @case
+def batchnorm_behind_an_absorbed_gate():
+    # The first normalization absorbs the gate; the second makes constants of 0.
+    return chain(
+        layers.Dense(9), layers.BatchNormalization(), layers.ReLU(), L0Gate(),
+        layers.BatchNormalization(), layers.ReLU(), layers.Dense(3),
+    )  # fmt: skip
+
+
+@case
 def batchnorm_other_axis():
     return chain(L0Dense(6, "relu"), layers.BatchNormalization(axis=1),
                  layers.Dense(2), shape=(3, 4))  # fmt: skip

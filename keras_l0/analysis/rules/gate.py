@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
-from keras_l0.analysis.logic import like, or_
+from keras_l0.analysis.logic import like, not_, or_
 from keras_l0.analysis.rules.base import Rule, register_strip_rule
 from keras_l0.layers import L0Gate
 
@@ -48,10 +48,12 @@ class GateRule(Rule):
         return [Demand(everything, or_(d.pin, self.nonzero(0, ins[0])))]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        value = site.ins[0].value
+        value, flow = site.ins[0].value, site.flows[0]
         if self.on_channels:
-            return [np.where(site.gate == 0, 0.0, value * site.gate)]
-        return [np.where(site.flows[0].alive > 0, np.nan, value)]
+            # A gate that another layer absorbed is 1 here, also where it is closed.
+            rests = not_(or_(flow.alive, flow.const)) > 0
+            return [np.where(rests, 0.0, value * site.gate)]
+        return [np.where(flow.alive > 0, np.nan, value)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x, z = site.ins[0], site.gate
