@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 import keras_l0
+from keras_l0.analysis.cost import Cost
 
 # Correctness is decided in float64: rounding cannot hide a mistake there. On other
 # backends Keras' float64 is in part float32: BatchNormalization on JAX is off by 1e-7.
@@ -90,12 +91,16 @@ def _draw(model, rng, dead):
             draw = draws.get(weight.name, lambda s: rng.normal(size=s))
             weight.assign(draw(weight.shape))
     for gate in keras_l0.gates(model):
-        owner = gate.raw.path.split("/")[-2 if gate.name != "gate" else -3]
         gate.assign_log_alpha(
             np.full(gate.raw.shape, -9.0)
-            if owner in dead
+            if owner(gate) in dead
             else locations(rng, gate.count).reshape(gate.raw.shape)
         )
+
+
+def owner(gate):
+    """The name of the layer that a gate belongs to."""
+    return gate.raw.path.split("/")[-2 if gate.name != "gate" else -3]
 
 
 def locations(rng, count):
@@ -134,3 +139,25 @@ def macs(model):
             positions = int(np.prod([d or 1 for d in shape]))
             total += positions * int(np.prod(layer.kernel.shape))
     return total
+
+
+def check(model, mode="keep", allowed=1e-9):
+    """Strips a model: its outputs stay, and it is as large as plan and cost say."""
+    plan = keras_l0.plan(model, inputs=mode)
+    stripped = keras_l0.strip(model, inputs=mode, verify=False)
+    assert all(np.isfinite(w).all() for w in stripped.get_weights())
+    inputs = batch(model, 8)
+    cut = narrowed(model, inputs, plan.kept_inputs) if mode == "narrow" else inputs
+    for old, new in zip(run(model, inputs), run(stripped, cut), strict=True):
+        assert old.shape == new.shape
+        # Constant outputs have no variation to compare with.
+        scale = max(variation(old), 1e-3 * np.abs(old).max(), 1e-6)
+        assert np.abs(old - new).max() <= allowed * scale
+    assert stripped.count_params() == plan.after.params
+    corner = [np.asarray(gate.test_gates).ravel() > 0 for gate in keras_l0.gates(model)]
+    size = Cost(model, inputs=mode)([z.astype("float64") for z in corner])
+    assert float(size.params) == stripped.count_params()
+    if all(type(o) in COUNTED or not o.weights for o in stripped.layers):
+        assert float(size.macs) == macs(stripped)
+    assert not keras_l0.gates(stripped)
+    return stripped
