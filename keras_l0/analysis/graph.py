@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -27,6 +27,10 @@ class Tensor:
     consumers: int = 0
 
 
+class _Place(int):
+    """Stands for an input of a node in the arguments of its call."""
+
+
 @dataclasses.dataclass(eq=False)
 class Node:
     """One call of an operation (a layer, or a raw ``keras.ops`` operation)."""
@@ -40,21 +44,25 @@ class Node:
 
     def arguments(self) -> dict[str, list[int]]:
         """For each argument of the call which of the node's inputs it holds."""
-        sources = self._call.arguments.keras_tensors
-        held = {
-            name: {id(x) for x in keras.tree.flatten(value)}
-            for name, value in self._bound().items()
-        }
+        bound = self._bound(*self._filled_in(map(_Place, range(len(self.inputs)))))
         return {
-            name: [i for i, kt in enumerate(sources) if id(kt) in ids]
-            for name, ids in held.items()
+            name: [int(x) for x in keras.tree.flatten(value) if isinstance(x, _Place)]
+            for name, value in bound.items()
         }
 
     def filled(self) -> tuple[tuple, dict]:
         """What the operation is called on: `inputs` for tensors, constants as is."""
-        sources = self._call.arguments.keras_tensors
-        tensor_of = {id(kt): t for kt, t in zip(sources, self.inputs, strict=True)}
-        return self._call.arguments.fill_in(tensor_of)
+        return self._filled_in(self.inputs)
+
+    def _filled_in(self, values: Iterable[Any]) -> tuple[tuple, dict]:
+        """The call's arguments with a value for each of the node's inputs.
+
+        By their order, since one tensor may be several inputs, as in self-attention.
+        """
+        left = iter(values)
+        return self._call.arguments.convert(
+            lambda x: next(left) if isinstance(x, keras.KerasTensor) else x
+        )
 
     @property
     def masked(self) -> bool:
@@ -64,16 +72,17 @@ class Node:
 
     def option(self, name: str, default: Any = None) -> Any:
         """What the call passes as argument ``name``."""
-        return self._bound().get(name, default)
-
-    def _bound(self) -> dict[str, Any]:
         arguments = self._call.arguments
+        return self._bound(arguments.args, arguments.kwargs).get(name, default)
+
+    def _bound(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a call by name."""
         signature = inspect.signature(self.operation.call)
         known = signature.parameters
         # A wrapper's call may say more than that of the layer inside it takes.
         loose = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        kwargs = {k: v for k, v in arguments.kwargs.items() if loose or k in known}
-        return signature.bind(*arguments.args, **kwargs).arguments
+        kwargs = {k: v for k, v in kwargs.items() if loose or k in known}
+        return signature.bind(*args, **kwargs).arguments
 
     def call(self, operation: Any, tensors: Sequence[Any]) -> Any:
         """Calls ``operation`` on ``tensors`` as the model calls this node's own.
@@ -83,9 +92,7 @@ class Node:
             tensors: One tensor for each of the node's inputs, in their order. Lists,
                 keywords and constants stay as they were.
         """
-        sources = self._call.arguments.keras_tensors
-        tensor_of = {id(kt): x for kt, x in zip(sources, tensors, strict=True)}
-        args, kwargs = self._call.arguments.fill_in(tensor_of)
+        args, kwargs = self._filled_in(tensors)
         return operation(*args, **kwargs)
 
 

@@ -312,6 +312,14 @@ for _name, _options in {
 
 
 @case
+def attention_to_itself():
+    # One tensor is several inputs, and its scale is folded into all projections.
+    x = keras.Input((4, 9))
+    h = L0Gate()(x)
+    return keras.Model(x, layers.Dense(2)(layers.MultiHeadAttention(2, 3)(h, h)))
+
+
+@case
 def attention_axes():
     x = keras.Input((2, 3, 5))
     h = gated()(x)
@@ -456,30 +464,3 @@ def lambda_layer():
     x = keras.Input((5,))
     h = layers.Lambda(lambda h: h[:, ::-1] * 2.0)(L0Dense(6, "relu")(x))
     return keras.Model(x, layers.Dense(2)(h))
-
-
-# Real topologies
-
-
-@case
-def vision_transformer():
-    x = keras.Input((8, 8, 3))
-    h = layers.Conv2D(8, 4, strides=4)(x)
-    h = layers.Reshape((4, 8))(h)
-    for _ in range(2):
-        y = layers.LayerNormalization()(h)
-        h = layers.Add()([h, layers.MultiHeadAttention(2, 4)(y, y)])
-        y = layers.LayerNormalization()(h)
-        y = layers.Dense(8)(L0Dense(12, "gelu")(y))
-        h = layers.Add()([h, y])
-    h = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(h))
-    return keras.Model(x, layers.Dense(3)(L0Dense(6, "tanh")(h)))
-
-
-@case
-def text_classifier():
-    x = tokens(6)
-    h = L0Gate()(layers.Embedding(5, 8, mask_zero=True)(x))
-    h = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(h)
-    h = layers.GRU(5)(L0Dense(7, "relu")(h))
-    return keras.Model(x, layers.Dense(3, "softmax")(L0Dense(8, "relu")(h)))
