@@ -4,6 +4,7 @@ import models_conv  # noqa: F401
 import models_operations  # noqa: F401  (it adds its models to the registry)
 import models_sequence  # noqa: F401
 import models_topologies  # noqa: F401
+import models_topologies_sequence  # noqa: F401
 import pytest
 from adversary import PRECISION, policy
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import models_topologies
+import models_topologies_sequence
 import numpy as np
 import pytest
 from adversary import check, locations, owner
@@ -26,6 +27,10 @@ class Known:
     shapes: dict[str, tuple[int, ...]]
     barriers: tuple[str, ...] = ()
 
+
+# The first weight is the query's; Keras 3.10 has no grouped attention.
+GROUPED = hasattr(keras.layers, "GroupQueryAttention")
+ATTENTION = (5, 4, 4) if GROUPED else (5, 2, 4)
 
 KNOWN = {
     "unet_transposed": Known(
@@ -105,6 +110,66 @@ KNOWN = {
          "expand1": (1, 1, 4, 3), "reduce2": (1, 1, 3, 4), "grouped2": (3, 3, 2, 4),
          "expand2": (1, 1, 4, 3), "class": (3, 3)},
     ),
+    # Normalized streams stay; attention has no gates inside.
+    "vit_mean": Known(
+        {"widen1": [0, 1], "widen2": [2], "pool": [0, 5]},
+        {"patches": (4, 4, 3, 8), "positions": (4, 8), "attention1": (8, 2, 4),
+         "widen1": (8, 10), "narrow1": (10, 8), "widen2": (8, 11), "pool": (8, 4),
+         "class": (4, 3)},
+        ("norm1a", "norm1b", "norm2a", "norm2b", "norm"),
+    ),
+    "vit_first": Known(
+        {"widen1": [0, 1], "pool": [0, 5]},
+        {"widen1": (8, 10), "narrow1": (10, 8), "widen2": (8, 12), "pool": (8, 4)},
+        ("norm1a", "norm1b", "norm2a", "norm2b", "norm"),
+    ),
+    # RMSNormalization lets the stream go, from the embedding to the logits.
+    "decoder": Known(
+        {"stream": [0, 1, 2], "inner1": [0], "inner2": [1, 2, 3]},
+        {"words": (7, 5), "norm1a": (5,), "attention1": ATTENTION, "norm1b": (5,),
+         "left1": (5, 9), "right1": (5, 9), "out1": (9, 5), "attention2": ATTENTION,
+         "left2": (5, 7), "right2": (5, 7), "out2": (7, 5), "norm": (5,),
+         "logits": (5, 7)},
+    ),
+    # A Dense on a permuted map reads positions: only its own units go.
+    "mlp_mixer": Known(
+        {"tokens1": [0, 1], "tokens2": [6], "channels1": [0, 1, 2], "channels2": [0]},
+        {"patches": (4, 4, 3, 6), "tokens1": (4, 5), "mixed1": (5, 4),
+         "channels1": (6, 6), "joined1": (6, 6), "tokens2": (4, 6), "mixed2": (6, 4),
+         "channels2": (6, 8), "joined2": (8, 6), "class": (6, 3)},
+        ("norm1a", "tokens1", "add1", "norm1b", "norm2a", "tokens2", "add2", "norm2b",
+         "norm"),
+    ),
+    # Recurrent units stay, what they read goes.
+    "text_classifier": Known(
+        {"words_gate": [0, 3, 7], "mix": [1, 2], "top": [0, 1, 2]},
+        {"words": (7, 5), "both": (5, 16), "mix": (8, 5), "last": (5, 15),
+         "top": (5, 5), "class": (5, 3)},
+        ("both", "last"),
+    ),
+    "text_cnn": Known(
+        {"words_gate": [0, 7], "gate2": [0], "gate3": [1, 2], "gate4": [0, 1, 2, 3]},
+        {"words": (7, 6), "grams2": (2, 6, 4), "grams3": (3, 6, 3),
+         "grams4": (4, 6, 1), "class": (8, 3)},
+    ),
+    "temporal_convolutions": Known(
+        {"stream": [0, 1], "gate0": [0], "gate1": [1, 2, 3], "gate2": [6]},
+        {"stem": (1, 3, 4), "inner0": (2, 4, 6), "norm0": (6,), "outer0": (2, 6, 4),
+         "inner1": (2, 4, 4), "outer1": (2, 4, 4), "inner2": (2, 4, 6),
+         "outer2": (2, 6, 4), "next": (4, 2)},
+    ),
+    "translator": Known(
+        {"words_gate": [0, 1], "spoken_gate": [5], "mix": [0, 1, 2]},
+        {"words": (7, 4), "encoder": (4, 15), "spoken": (7, 5), "decoder": (5, 15),
+         "mix": (10, 5), "word": (5, 7)},
+        ("encoder", "decoder", "look"),
+    ),
+    "wide_and_deep": Known(
+        {"place_gate": [0, 4], "deep1": [0, 1, 2], "deep2": [5]},
+        {"place": (4, 3), "deep1": (6, 5), "deep2": (5, 5), "buys": (16, 1),
+         "spends": (5, 1)},
+        ("encode", "count", "bin"),
+    ),
     "nested_tasks": Known(
         {"look_gate": [0], "think_gate": [1, 2], "hidden": [0, 1, 2], "where": [3]},
         {"look": (3, 3, 2, 3), "think": (3, 3, 3, 4), "hidden": (4, 2),
@@ -115,7 +180,8 @@ KNOWN = {
 TOPOLOGIES = [
     name
     for name, facts in CASES.items()
-    if facts.build.__module__ == models_topologies.__name__
+    if facts.build.__module__
+    in (models_topologies.__name__, models_topologies_sequence.__name__)
 ]
 
 
