@@ -214,18 +214,21 @@ def test_trainable_flags_and_policies_stay():
 
 def test_it_trains_further():
     for name in ("lenet", "residual", "dictionaries"):
-        stripped = keras_l0.strip(hardened(name))
-        x = batch(stripped)
-        y = keras.tree.map_structure(
-            lambda t: np.zeros((48, *t.shape[1:])), stripped.output
-        )
-        stripped.compile("sgd", "mse")
-        before = [np.array(w) for w in stripped.get_weights()]
-        stripped.fit(x, y, batch_size=16, epochs=1, verbose=0)
-        assert any(
-            (old != new).any()
-            for old, new in zip(before, stripped.get_weights(), strict=True)
-        )
+        assert_trains(keras_l0.strip(hardened(name)))
+
+
+def assert_trains(stripped):
+    x = batch(stripped)
+    y = keras.tree.map_structure(
+        lambda t: np.zeros((48, *t.shape[1:])), stripped.output
+    )
+    stripped.compile("sgd", "mse")
+    before = [np.array(w) for w in stripped.get_weights()]
+    stripped.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    assert any(
+        (old != new).any()
+        for old, new in zip(before, stripped.get_weights(), strict=True)
+    )
 
 
 LOAD = """
@@ -251,6 +254,11 @@ def test_saved_models_load_without_this_package(tmp_path):
         "lenet", "residual", "dictionaries", "gate_on_positions", "raw_operations",
         "nested_model_twice", "gated_outputs", "folded_without_bias",
     ]  # fmt: skip
+    assert_loads_alone(cases, tmp_path)
+
+
+def assert_loads_alone(cases, tmp_path):
+    """Stripped models of these cases load and run where this package is not."""
     paths = []
     for name in cases:
         stripped = keras_l0.strip(hardened(name), inputs="gather")

@@ -8,7 +8,8 @@ import models_topologies_sequence
 import numpy as np
 import pytest
 from adversary import check, locations, owner
-from models import CASES, hardened
+from models import CASES, hardened, operations
+from test_equal import assert_loads_alone, assert_trains
 
 import keras_l0
 
@@ -185,6 +186,13 @@ TOPOLOGIES = [
 ]
 
 
+def copied(name):
+    """The model of a case, to be changed."""
+    model = keras.models.clone_model(hardened(name))
+    model.set_weights(hardened(name).get_weights())
+    return model
+
+
 def first_weight(model, name):
     return tuple(model.get_layer(name).weights[0].shape)
 
@@ -192,8 +200,7 @@ def first_weight(model, name):
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_what_must_go_goes(name):
     known = KNOWN[name]
-    model = keras.models.clone_model(hardened(name))
-    model.set_weights(hardened(name).get_weights())
+    model = copied(name)
     found = {owner(gate): gate for gate in keras_l0.gates(model)}
     assert known.closed.keys() <= found.keys()
     for gate_name, gate in found.items():
@@ -222,8 +229,37 @@ def shuffle_gates(model, rng):
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_outputs_are_equal_whatever_the_gates(name, mode):
     rng = np.random.default_rng(len(name) + len(mode))
-    model = keras.models.clone_model(hardened(name))
-    model.set_weights(hardened(name).get_weights())
+    model = copied(name)
     for _ in range(2):
         shuffle_gates(model, rng)
         check(model, mode)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_what_is_frozen_stays_frozen(name):
+    model = copied(name)
+    layers = {o.name: o for o in operations(model) if getattr(o, "weights", ())}
+    for number, layer in enumerate(layers.values()):
+        if not isinstance(layer, keras.Model):
+            layer.trainable = number % 2 == 0
+    stripped = keras_l0.strip(model, verify=False)
+    # The multiplication behind a gated output takes the name of what makes it.
+    found = {
+        layer.name.removesuffix("_ungated"): layer.trainable
+        for layer in stripped.layers
+        if layer.weights
+    }
+    assert found == {n: layers[n].trainable for n in found}
+    assert set(found.values()) == {True, False}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["feature_pyramid", "nested_tasks", "decoder", "text_classifier", "wide_and_deep"],
+)
+def test_it_trains_further(name):
+    assert_trains(keras_l0.strip(hardened(name)))
+
+
+def test_saved_models_load_without_this_package(tmp_path):
+    assert_loads_alone(TOPOLOGIES, tmp_path)
