@@ -157,12 +157,7 @@ class _Rewriter:
         outputs = self._named(
             [self._rescaled(slot).tensor for slot in analysis.output_slots]
         )
-        model = analysis.graph.rebuild(inputs, outputs)
-        for layer, weights in self.weights:
-            layer.set_weights(weights)
-            # Layers that adapt to data compute with what they derived from weights.
-            getattr(layer, "finalize_state", lambda: None)()
-        return model
+        return analysis.graph.rebuild(inputs, outputs)
 
     def _absorb_gates(self) -> dict[int, np.ndarray]:
         """For each step the factor that gates further on want its outputs to have.
@@ -240,6 +235,12 @@ class _Rewriter:
             if tensor is not None:
                 self._check(step, tensor, slot, keep)
             self.signals[slot] = Signal(tensor, keep, value, scale)
+        # At once: no second copy of all weights is ever held.
+        while self.weights:
+            layer, weights = self.weights.pop()
+            layer.set_weights(weights)
+            # Layers that adapt to data compute with what they derived from weights.
+            getattr(layer, "finalize_state", lambda: None)()
 
     def _check(self, step: Step, tensor: Any, slot: int, keep: np.ndarray) -> None:
         axis = self.analysis.channels[slot].axis

@@ -61,7 +61,7 @@ class GroupedConvRule(GroupedRule):
     units_name = "filters"
 
     def blocks(self) -> np.ndarray:
-        kernel = self.kernel()
+        kernel = self.kernel().astype("float64")
         shape = (*kernel.shape[:-1], self.layer.groups, -1)
         return np.moveaxis(kernel.reshape(shape), -2, -3)
 

@@ -133,7 +133,7 @@ class DepthwiseConvRule(GroupedRule):
     units_name = ""
 
     def blocks(self) -> np.ndarray:
-        return self.kernel()[..., np.newaxis, :]
+        return self.kernel().astype("float64")[..., np.newaxis, :]
 
     def pack(self, kernel: np.ndarray) -> np.ndarray:
         return kernel[..., 0, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
@@ -197,8 +198,10 @@ class Producer(Rule):
         return Moved(carrier, folded, x.value[folded] / x.value[carrier])
 
     def kernel(self) -> np.ndarray:
-        """The kernel, ``(..., in, out)``, in float64."""
-        return float64(getattr(self.layer, self.kernel_name))
+        """The kernel, ``(..., in, out)``, in the layer's precision."""
+        return np.asarray(
+            keras.ops.convert_to_numpy(getattr(self.layer, self.kernel_name))
+        )
 
     def pack(self, kernel: np.ndarray) -> np.ndarray:
         """A kernel ``(..., in, out)`` as the layer holds it."""
@@ -211,7 +214,7 @@ class Producer(Rule):
     def taps(self) -> np.ndarray:
         """What one input channel of ones adds to each unit, shape (in, out)."""
         kernel = self.kernel()
-        return kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+        return kernel.sum(axis=tuple(range(kernel.ndim - 2)), dtype="float64")
 
     def cut(
         self, x: Signal | None, moved: Moved | None, factor: np.ndarray, keep: Any
@@ -226,11 +229,16 @@ class Producer(Rule):
         """
         kernel = self.kernel()
         if moved is not None:
+            kernel = kernel.astype("float64")
             share = moved.shares @ kernel[..., moved.channels, :]
             kernel[..., moved.carrier, :] += share
+        scale = factor[keep]
         if x is not None:
-            kernel = kernel[..., x.keep, :] * x.scale[x.keep, None]
-        return [self.pack(kernel[..., keep] * factor[keep])]
+            kernel = kernel[..., x.keep, :]
+            scale = scale * x.scale[x.keep, None]
+        # Cut first: only what is left is worth more precision.
+        kernel = kernel[..., keep]
+        return [self.pack(kernel if (scale == 1).all() else kernel * scale)]
 
     def outgoing(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
         """Factors of the units: what the weights take, and what has to wait."""
