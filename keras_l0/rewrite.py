@@ -47,6 +47,10 @@ def strip(
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
 
+    The outputs stay what they are up to rounding and up to the sign of zeros: a closed
+    gate may make -0.0 where strip makes 0.0, which `keras.ops.arctan2`, `signbit` and
+    `argmax` tell apart.
+
     Returns:
         A functional model of built-in layers and operations, with the source's names
         and structure of inputs and outputs. Compile it anew to train it.
@@ -259,16 +263,18 @@ class _Rewriter:
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         try:
-            if issubclass(kind, keras.Layer):
+            if isinstance(kind, keras.Operation):
+                new = _unused(kind)
+            elif issubclass(kind, keras.Layer):
                 new = kind.from_config({**config, "name": node.name})
             else:
                 # The operations of Keras 3.10 take no name.
                 new = kind(**{k: v for k, v in config.items() if k != "name"})
-                new.name = node.name
+            new.name = node.name
         except Exception as error:
             raise ValueError(
-                f"While stripping {node.name!r} ({kind.__name__}): it cannot be made "
-                f"anew from its config. {error}"
+                f"While stripping {node.name!r} ({type(node.operation).__name__}): it "
+                f"cannot be made anew from its config. {error}"
             ) from error
         self.built[node.name] = new
         if shared:
@@ -319,3 +325,10 @@ class _Rewriter:
                 made.add(name)
             named.append(tensor)
         return named
+
+
+def _unused(operation: Any) -> Any:
+    """A raw operation as it is, but in no graph yet."""
+    new = object.__new__(type(operation))
+    vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return new

@@ -61,7 +61,10 @@ def random_arrays(model: keras.Model, examples: int) -> list[np.ndarray]:
     vocabulary = _vocabulary(model)
     result = []
     for tensor in model.inputs:
-        size = (examples, *(n or _OPEN_SIZE for n in tensor.shape[1:]))
+        size = (
+            tensor.shape[0] or examples,
+            *(n or _OPEN_SIZE for n in tensor.shape[1:]),
+        )
         dtype = _numpy_dtype(tensor)
         if dtype.startswith("float"):
             result.append(generator.normal(size=size).astype(dtype))

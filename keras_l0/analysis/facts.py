@@ -132,9 +132,9 @@ class Site:
         gate: The values of the call's own gates at test time, or None.
         factor: What the outputs are to be multiplied by on behalf of a gate further
             on, shape (n,).
-        build: ``build(layer_or_type, config, weights)`` gives a new layer under the old
-            one's name; ``weights`` (list of arrays, as in `get_weights`) are set once
-            it is built.
+        build: ``build(type, config, weights)`` gives a new layer under the old one's
+            name (a raw operation instead of a type is taken as it is); ``weights``
+            (list of arrays, as in `get_weights`) are set once it is built.
         rescale: ``rescale(i)`` is input ``i`` with its waiting scale applied.
     """
 

@@ -52,10 +52,10 @@ def outputs(
         [variable.value for variable in model.non_trainable_variables],
     )
     chunks = []
-    for start in range(0, len(batch[0]), _CHUNK):
+    size = model.inputs[0].shape[0] or _CHUNK
+    for start in range(0, len(batch[0]), size):
         inputs = [
-            keras.ops.convert_to_tensor(array[start : start + _CHUNK])
-            for array in batch
+            keras.ops.convert_to_tensor(array[start : start + size]) for array in batch
         ]
         if isinstance(model, keras.Sequential):
             (inputs,) = inputs
@@ -65,6 +65,8 @@ def outputs(
             trainable, non_trainable, inputs, training=False
         )
         chunks.append([_numpy(y) for y in keras.tree.flatten(result)])
+    if len(chunks) == 1:
+        return chunks[0]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 

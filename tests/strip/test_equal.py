@@ -71,7 +71,9 @@ def state(model):
 
 def test_every_rule_has_a_model():
     covered = {type(o) for facts in CASES.values() for o in operations(facts.build())}
-    missing = [t.__name__ for t in RULES if t not in covered]
+    missing = [
+        t.__name__ for t, r in RULES.items() if not r.reason and t not in covered
+    ]
     assert not missing, f"no model of the tests contains a {missing}"
 
 

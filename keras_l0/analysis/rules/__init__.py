@@ -15,12 +15,14 @@ from keras_l0.analysis.rules import (
     norm,
     ops,
     pooling,
+    preprocessing,
     producers,
     reading,
     recurrent,
     reduction,
     shape,
     spatial,
+    splits,
     wrappers,
 )
 from keras_l0.analysis.rules.base import RULES, Barrier, Rule, register_strip_rule
@@ -28,6 +30,6 @@ from keras_l0.analysis.rules.base import RULES, Barrier, Rule, register_strip_ru
 __all__ = [
     "RULES", "Barrier", "Rule", "arithmetic", "attention", "conv", "dense", "einsum",
     "elementwise", "embedding", "gate", "grouped", "merge", "moves", "norm", "ops",
-    "pooling", "producers", "reading", "recurrent", "reduction",
-    "register_strip_rule", "shape", "spatial", "wrappers",
+    "pooling", "preprocessing", "producers", "reading", "recurrent", "reduction",
+    "register_strip_rule", "shape", "spatial", "splits", "wrappers",
 ]  # fmt: skip

@@ -29,13 +29,13 @@ class Operand:
         wide: Whether it has one channel for each of the result's.
         value: For each channel of the result its value at rest, or the constant's; NaN
             where a constant differs by position.
-        dtype: Its dtype if it is a tensor.
+        dtype: Its dtype.
     """
 
     index: int | None
     wide: bool
     value: np.ndarray
-    dtype: str = "float64"
+    dtype: str
 
 
 class ArithmeticRule(Rule):
@@ -115,7 +115,10 @@ class ArithmeticRule(Rule):
         else:
             rows = np.moveaxis(array, spot, 0).reshape(array.shape[spot], -1)
         first = np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], np.nan)
-        return Operand(None, len(first) > 1, np.broadcast_to(first, self.width))
+        held = keras.ops.convert_to_tensor(value).dtype
+        dtype = keras.backend.standardize_dtype(held)
+        whole = np.broadcast_to(first, self.width)
+        return Operand(None, len(first) > 1, whole, dtype)
 
     def _spot(self, array: np.ndarray) -> int | None:
         """The axis of a constant that lies along the channels, if it has one."""

@@ -110,7 +110,13 @@ class Rule:
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         """The channels of the outputs; raises `Barrier` if it cannot tell."""
-        return [self.ins[0]]
+        return [self.only_input()]
+
+    def only_input(self) -> Channels:
+        """The channels of the input; a call on several tensors is a barrier."""
+        if len(self.ins) > 1:
+            raise Barrier("a second tensor decides what it does")
+        return self.ins[0]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         """Facts of the outputs from those of the inputs.
@@ -193,8 +199,12 @@ class BarrierRule(Rule):
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         operation = self.layer
-        weights = operation.get_weights() if hasattr(operation, "get_weights") else []
-        new = site.build(type(operation), operation.get_config(), weights)
+        if isinstance(operation, keras.Layer):
+            config, weights = operation.get_config(), operation.get_weights()
+            new = site.build(type(operation), config, weights)
+        else:
+            # It may hold a function, which no config can.
+            new = site.build(operation, {}, [])
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(new, inputs))
         return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]
@@ -254,6 +264,8 @@ def register_barrier(reason: str, *layer_types: type) -> None:
         def connect(self, atoms: Atoms) -> list[Channels]:
             raise Barrier(reason)
 
+    NamedBarrierRule.reason = reason
+    NamedBarrierRule.ignores_training = True
     register_strip_rule(*layer_types)(NamedBarrierRule)
 
 

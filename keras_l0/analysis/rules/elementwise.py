@@ -28,7 +28,7 @@ class ElementwiseRule(Rule):
     total = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
+        x = self.only_input()
         with np.errstate(all="ignore"):
             rest = self.function(x.rest)
         # Channels that have no value at rest cannot be removed then.
@@ -101,7 +101,7 @@ class PReLURule(ElementwiseRule):
     passes_scale = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
+        x = self.only_input()
         alpha = keras.ops.convert_to_numpy(self.layer.alpha).astype("float64")
         if x.axis is None:
             raise Barrier("the channels of its input are unknown")

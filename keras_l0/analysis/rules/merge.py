@@ -21,6 +21,7 @@ from keras_l0.analysis.logic import (
     or_,
 )
 from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.moves import axis_of
 
 
 def same_axis(ins: list[Channels], node: Node) -> int:
@@ -38,7 +39,10 @@ class ConcatenateRule(Rule):
 
     @classmethod
     def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
-        axis = node.operation.axis % len(node.outputs[0].shape)
+        rank = len(node.outputs[0].shape)
+        if rank > len(node.inputs[0].shape):
+            raise Barrier("it makes a new axis")
+        axis = axis_of(node.operation) % rank
         (listed,), _ = node.filled()
         if len(listed) > len(node.inputs):
             raise Barrier("a constant is among its inputs")

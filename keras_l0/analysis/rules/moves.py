@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
 from keras_l0.analysis.graph import Tensor
-from keras_l0.analysis.logic import array_like, concatenate, group_any, or_, take
-from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.logic import array_like, or_
+from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.shape import MovingRule
 
 
@@ -20,6 +20,19 @@ def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
     return tuple(a % rank for a in axes)
+
+
+# The operations that say by their names along which axis.
+_FIXED = {
+    "Flipud": 0, "Vsplit": 0, "Vstack": 0, "Fliplr": 1, "Hsplit": 1, "Hstack": 1,
+    "Dsplit": 2, "Dstack": 2,
+}  # fmt: skip
+
+
+def axis_of(operation: Any) -> Any:
+    """The axis or axes along which an operation works."""
+    fixed = _FIXED.get(type(operation).__name__)
+    return operation.axis if fixed is None else fixed
 
 
 class OrderRule(MovingRule):
@@ -144,7 +157,7 @@ class FlipRule(MovingRule):
     """The opposite order along some axes."""
 
     def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
-        axes = axes_of(self.layer.axis, len(self.node.inputs[0].shape))
+        axes = axes_of(axis_of(self.layer), len(self.node.inputs[0].shape))
         if 0 in axes:
             raise Barrier("it reorders the batch")
         return axis, channels[::-1] if axis in axes else channels
@@ -186,6 +199,26 @@ class TileRule(MovingRule):
         return axis, np.tile(channels, repeats[axis])
 
 
+class BroadcastRule(MovingRule):
+    """Places of an axis of one place, over and over."""
+
+    def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
+        old, new = self.node.inputs[0].shape, self.node.outputs[0].shape
+        if len(new) > len(old) or new[0] != old[0]:
+            raise Barrier("it repeats examples, or makes a new batch axis")
+        size = new[axis]
+        assert size is not None
+        return axis, np.repeat(channels, size // len(channels))
+
+    def moved(self, site: Site, tensor: Any) -> Any:
+        shape = list(self.layer.shape)
+        axis = self.outs[0].axis
+        assert axis is not None
+        shape[axis] = int(site.keep[0].sum())
+        new = site.build(type(self.layer), {"shape": tuple(shape)}, [])
+        return self.node.call(new, [tensor])
+
+
 class PadRule(MovingRule):
     """A border around positions: of a number, or of what lies near."""
 
@@ -222,43 +255,3 @@ class PadRule(MovingRule):
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.ins[0] if self.passes_scale else site.rescale(0)
         return [(self.moved(site, x.tensor), x.scale)]
-
-
-class SplitRule(Rule):
-    """Parts of a tensor along an axis."""
-
-    passes_scale = True
-
-    def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
-        (tensor,) = self.node.inputs
-        self.axis = self.layer.axis % len(tensor.shape)
-        if x.axis is None or self.axis == 0:
-            raise Barrier("it splits the batch, or a tensor of unknown channels")
-        everything = np.arange(x.size)
-        self.parts = [everything] * len(self.node.outputs)
-        if self.axis == x.axis:
-            ends = np.cumsum([t.shape[self.axis] for t in self.node.outputs])
-            self.parts = np.split(everything, ends[:-1])
-        return [Channels(x.axis, x.atoms[p], x.rest[p]) for p in self.parts]
-
-    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        return [Flow(*(take(fact, p) for fact in ins[0])) for p in self.parts]
-
-    def backward(
-        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
-    ) -> list[Demand]:
-        where, size = np.concatenate(self.parts), self.ins[0].size
-        facts = (concatenate(list(parts)) for parts in zip(*demands, strict=True))
-        return [Demand(*(group_any(fact, where, size) for fact in facts))]
-
-    def constants(self, site: Site) -> list[np.ndarray]:
-        return [site.ins[0].value[p] for p in self.parts]
-
-    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        config, x = self.layer.get_config(), site.ins[0]
-        if self.axis == self.ins[0].axis:
-            ends = np.cumsum([int(keep.sum()) for keep in site.keep])
-            config["indices_or_sections"] = tuple(ends[:-1].tolist())
-        tensors = site.build(type(self.layer), config, [])(x.tensor)
-        return [(y, x.scale[p]) for y, p in zip(tensors, self.parts, strict=True)]

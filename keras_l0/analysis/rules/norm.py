@@ -30,7 +30,7 @@ class NormalizationRule(Rule):
         if [a % rank for a in axes] != [self.ins[0].axis]:
             spelled = ", ".join(str(a % rank) for a in axes)
             raise Barrier(f"it normalizes axis {spelled}, which holds no channels")
-        return [self.ins[0]]
+        return [self.only_input()]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         return Size(len(self.layer.weights) * count(keep[0]), 0.0)
@@ -227,7 +227,7 @@ class FeatureNormalizationRule(Rule):
     """``(x - mean) / deviation`` or its inverse, by numbers known beforehand."""
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
+        x = self.only_input()
         rank = len(self.node.inputs[0].shape)
         axes = [a % rank for a in self.layer.axis]
         if x.axis is None or axes not in ([], [x.axis]):

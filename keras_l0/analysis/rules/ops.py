@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.rules.arithmetic import (
     ArithmeticRule,
     ExtremeRule,
@@ -20,6 +19,7 @@ from keras_l0.analysis.rules.arithmetic import (
     SumRule,
 )
 from keras_l0.analysis.rules.base import (
+    Barrier,
     Rule,
     register_barrier,
     register_strip_rule,
@@ -27,6 +27,7 @@ from keras_l0.analysis.rules.base import (
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
 from keras_l0.analysis.rules.merge import ConcatenateRule, StackRule
 from keras_l0.analysis.rules.moves import (
+    BroadcastRule,
     ExpandDimsRule,
     FlipRule,
     GetItemRule,
@@ -34,17 +35,37 @@ from keras_l0.analysis.rules.moves import (
     PadRule,
     RepeatRule,
     RollRule,
-    SplitRule,
     SqueezeRule,
     TakeRule,
     TileRule,
 )
-from keras_l0.analysis.rules.reduction import ReductionRule, SpreadRule, SumOverRule
+from keras_l0.analysis.rules.pooling import PoolingRule
+from keras_l0.analysis.rules.reduction import (
+    AlongRule,
+    ReductionRule,
+    SegmentRule,
+    SpreadRule,
+    SumOverRule,
+)
 from keras_l0.analysis.rules.shape import ReshapeRule
+from keras_l0.analysis.rules.spatial import (
+    PaddingRule,
+    ResizingRule,
+    SpatialRule,
+    WarpingRule,
+)
+from keras_l0.analysis.rules.splits import SplitRule, UnstackRule
 
 
 class UnaryRule(ElementwiseRule):
     """A function of one tensor, element by element."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        if type(self.layer).__name__ == "Clip" and any(
+            np.size(bound) > 1 for bound in (self.layer.x_min, self.layer.x_max)
+        ):
+            raise Barrier("its bounds differ by element")
+        return super().connect(atoms)
 
     def function(self, values: np.ndarray) -> np.ndarray:
         dtype = self.node.inputs[0].dtype
@@ -78,111 +99,137 @@ class CastRule(UnaryRule):
         return all(keras.backend.is_float_dtype(t.dtype) for t in tensors)
 
 
-_UNARY: dict[type[Rule], str] = {
-    HomogeneousRule: "absolute copy leaky_relu negative relu stop_gradient",
+# By the names of their classes: which of them there are depends on the Keras installed.
+_RULES: dict[type[Rule], str] = {
+    HomogeneousRule: "Absolute Copy Fabs LeakyRelu Negative ReLU Relu StopGradient",
+    CastRule: "Array Cast ConvertToTensor",
     PartialUnaryRule: (
-        "arccos arccosh arcsin arctanh cbrt erfinv log log10 log1p log2 reciprocal "
-        "rsqrt sqrt tan"
+        "Arccos Arccosh Arcsin Arctanh Cbrt Erfinv Log Log10 Log1p Log2 Reciprocal "
+        "Rsqrt Sqrt Tan"
     ),
     UnaryRule: (
-        "arcsinh arctan ceil celu cos cosh deg2rad elu erf exp exp2 expm1 floor gelu "
-        "hard_shrink hard_sigmoid hard_silu hard_tanh isfinite isinf isnan log_sigmoid "
-        "nan_to_num relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink "
-        "softplus softsign sparse_plus sparse_sigmoid square squareplus tanh "
-        "tanh_shrink trunc"
+        "Angle Arcsinh Arctan BitwiseInvert BitwiseNot Ceil Celu Clip Conjugate Cos "
+        "Cosh Deg2rad Digitize Elu Erf Erfc Exp Exp2 Expm1 Floor FullLike Gelu "
+        "HardShrink HardSigmoid HardSilu HardTanh I0 Imag IsIn Isfinite Isinf Isnan "
+        "Isneginf Isposinf Isreal LogSigmoid LogicalNot NanToNum OnesLike Rad2deg "
+        "Real Relu6 Round SaturateCast Selu Sigmoid Sign Silu Sin Sinc Sinh "
+        "SoftShrink Softplus Softsign SparsePlus SparseSigmoid Square Squareplus Tanh "
+        "TanhShrink Threshold Trunc ZerosLike"
     ),
-}
-# Not arctan2: it tells -0.0, which a closed gate may make, from 0.0.
-_BINARY: dict[type[Rule], str] = {
-    SumRule: "add",
-    SubtractRule: "subtract",
-    ProductRule: "multiply",
-    QuotientRule: "divide true_divide",
-    ExtremeRule: "maximum minimum",
-    PartialRule: "power mod floor_divide divide_no_nan",
+    SumRule: "Add",
+    SubtractRule: "Subtract",
+    ProductRule: "Multiply",
+    QuotientRule: "Divide TrueDivide",
+    ExtremeRule: "Maximum Minimum",
+    PartialRule: (
+        "BinaryCrossentropy DivideNoNan FloorDivide Fmod Ldexp Mod Nextafter Power"
+    ),
     ArithmeticRule: (
-        "equal greater greater_equal hypot less less_equal logaddexp "
-        "logical_and logical_or logical_xor not_equal"
+        "BitwiseAnd BitwiseLeftShift BitwiseOr BitwiseRightShift BitwiseXor Equal Fmax "
+        "Fmin Gcd Greater GreaterEqual Heaviside Hypot Isclose Lcm LeftShift Less "
+        "LessEqual LogicalAnd LogicalOr LogicalXor Logaddexp Logaddexp2 NotEqual "
+        "RightShift Select Where"
     ),
+    ReductionRule: "Amax Amin Max Mean Min",
+    SumOverRule: "Sum",
+    SpreadRule: "Std Var",
+    SegmentRule: "SegmentMax SegmentMin SegmentProd SegmentSum",
+    AlongRule: (
+        "All Any CountNonzero Cumprod Cumsum Diff Logsumexp Median Nancumprod "
+        "Nancumsum Nanmax Nanmean Nanmedian Nanmin Nanprod Nanstd Nansum Nanvar Norm "
+        "Prod Ptp Sort Trapezoid"
+    ),
+    ConcatenateRule: "Concatenate Dstack Hstack Vstack",
+    StackRule: "Stack",
+    ReshapeRule: "Reshape",
+    OrderRule: "Moveaxis Swapaxes Transpose",
+    ExpandDimsRule: "ExpandDims",
+    SqueezeRule: "Squeeze",
+    GetItemRule: "GetItem",
+    TakeRule: "Take",
+    FlipRule: "Flip Fliplr Flipud",
+    RollRule: "Roll",
+    RepeatRule: "Repeat",
+    TileRule: "Tile",
+    BroadcastRule: "BroadcastTo",
+    SplitRule: "ArraySplit Dsplit Hsplit Split Vsplit",
+    UnstackRule: "Unstack",
+    PadRule: "Pad",
+    SpatialRule: "CropImages",
+    PaddingRule: "PadImages",
+    PoolingRule: "AveragePool MaxPool",
+    ResizingRule: "Resize",
+    WarpingRule: "AffineTransform ElasticTransform GaussianBlur PerspectiveTransform",
 }
-_CALLS: dict[type[Rule], Callable[[Any, Any], Any]] = {
-    # The function that layers call their activation by, with parameters.
-    HomogeneousRule: lambda x, y: keras.activations.relu(x, negative_slope=0.1),
-    CastRule: lambda x, y: ops.cast(x, "float16"),
-    UnaryRule: lambda x, y: [ops.clip(x, 0, 1), ops.logical_not(x)],
-    ArithmeticRule: lambda x, y: ops.where(x > y, x, y),
-    ReductionRule: lambda x, y: [
-        f(x, axis=1) for f in (ops.amax, ops.amin, ops.max, ops.mean, ops.min)
-    ],
-    SumOverRule: lambda x, y: ops.sum(x, axis=1),
-    SpreadRule: lambda x, y: [ops.std(x, axis=1), ops.var(x, axis=1)],
-    ConcatenateRule: lambda x, y: ops.concatenate([x, y], axis=-1),
-    StackRule: lambda x, y: ops.stack([x, y], axis=1),
-    ReshapeRule: lambda x, y: ops.reshape(x, (-1, 4)),
-    OrderRule: lambda x, y: [
-        ops.transpose(x, (0, 2, 1)), ops.moveaxis(x, 1, 2), ops.swapaxes(x, 1, 2),
-    ],
-    ExpandDimsRule: lambda x, y: ops.expand_dims(x, 1),
-    SqueezeRule: lambda x, y: ops.squeeze(ops.expand_dims(x, 1), 1),
-    GetItemRule: lambda x, y: x[:, 0],
-    TakeRule: lambda x, y: ops.take(x, [0], axis=1),
-    FlipRule: lambda x, y: ops.flip(x, axis=1),
-    RollRule: lambda x, y: ops.roll(x, 1, axis=1),
-    RepeatRule: lambda x, y: ops.repeat(x, 2, axis=1),
-    TileRule: lambda x, y: ops.tile(x, (1, 2, 1)),
-    SplitRule: lambda x, y: ops.split(x, 2, axis=-1),
-    PadRule: lambda x, y: ops.pad(x, ((0, 0), (1, 1), (0, 0))),
-}  # fmt: skip
 _BARRIERS: dict[str, str] = {
     "it normalizes over all channels": (
-        "softmax log_softmax sparsemax normalize layer_normalization rms_normalization"
+        "BatchNorm LayerNorm LogSoftmax Normalize RMSNorm Softmax Sparsemax"
     ),
-    "it gates one half of the channels by the other": "glu",
-    "it orders or accumulates": "sort argsort cumsum cumprod",
-    "it counts or compares": (
-        "all any argmax argmin average count_nonzero logsumexp median norm prod"
+    "it gates one half of the channels by the other": "Glu",
+    "it sums products over an axis": (
+        "CDist Conv ConvTranspose Correlate Corrcoef Cross DepthwiseConv Dot "
+        "DotProductAttention Einsum Inner Kron Matmul Outer SeparableConv Tensordot "
+        "Vdot"
+    ),
+    "it counts, orders or compares all channels at once": (
+        "AllClose Argpartition Argsort Bincount Histogram InTopK SearchSorted Size "
+        "TopK Unique Nonzero"
+    ),
+    "it tells -0.0, which a closed gate may make, from 0.0": (
+        "Arctan2 Argmax Argmin Nanargmax Nanargmin Signbit"
+    ),
+    "it takes a mean, a loss or quantiles of all channels": (
+        "Average CTCDecode CTCLoss CategoricalCrossentropy Moments Nanpercentile "
+        "Nanquantile PSNR Percentile Quantile SSIM SparseCategoricalCrossentropy"
+    ),
+    "it mixes the three colours": "HSVToRGB RGBToGrayscale RGBToHSV",
+    "it moves elements between positions and channels": (
+        "DepthToSpace ExtractPatches ExtractSequences Fold MapCoordinates Rearrange "
+        "Rot90 ScaleAndTranslate SpaceToDepth Unfold"
+    ),
+    "it takes or places elements by their numbers": (
+        "MultiHot OneHot Scatter ScatterUpdate Slice SliceUpdate TakeAlongAxis "
+        "UnravelIndex"
+    ),
+    "it joins or splits along a fixed axis, or makes a new one": (
+        "Append Geomspace Linspace Logspace Meshgrid SobelEdges Vander"
+    ),
+    "it merges the batch with other axes": "Ravel",
+    "it reads or makes diagonals": "Diag Diagflat Diagonal Trace Tril Triu",
+    "it transforms whole sequences": ("FFT FFT2 IFFT2 IRFFT ISTFT RFFT STFT"),
+    "it reads the bits, or pairs of channels as complex numbers": (
+        "Polar View ViewAsComplex ViewAsReal"
+    ),
+    "it computes with whole matrices": (
+        "Cholesky CholeskyInverse Det Eig Eigh Inv Logdet Lstsq LuFactor MatrixRank "
+        "Pinv Qr SVD Slogdet Solve SolveTriangular"
+    ),
+    "it runs a function of its own": (
+        "AssociativeScan Cond ForiLoop JVP Map Scan Switch VectorizedMap WhileLoop"
     ),
 }
 
 
-def operation_types(call: Callable[..., Any]) -> list[type]:
-    """The types of the operations that ``call`` puts on two symbolic tensors.
-
-    In a thread of its own, since Keras counts the names it gives by thread: importing
-    this package must not rename anybody's layers.
-    """
-
-    def types() -> list[type]:
-        tensors = [keras.KerasTensor((None, 4, 4)) for _ in range(2)]
-        results = keras.tree.flatten(call(*tensors))
-        histories = [y._keras_history for y in results if hasattr(y, "_keras_history")]
-        return [type(history.operation) for history in histories]
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(types).result()
+def _subclasses(kind: type) -> Iterator[type]:
+    subclass: type
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
-def _all_named(names: str, arity: int) -> list[type]:
-    """The operations of all functions of these names that this Keras has."""
-    functions = [getattr(ops, n) for n in names.split() if hasattr(ops, n)]
-    return operation_types(lambda *xs: [f(*xs[:arity]) for f in functions])
+OPERATIONS = {
+    kind.__name__: kind
+    for kind in _subclasses(keras.Operation)
+    if kind.__module__.startswith(("keras.src.ops.", "keras.src.activations."))
+}
 
 
-def _register_all() -> None:
-    for rule, names in _UNARY.items():
-        register_strip_rule(*_all_named(names, 1))(rule)
-    for rule, names in _BINARY.items():
-        register_strip_rule(*_all_named(names, 2))(rule)
-    for rule, call in _CALLS.items():
-        register_strip_rule(*operation_types(call))(rule)
-    for reason, names in _BARRIERS.items():
-        register_barrier(reason, *_all_named(names, 1))
-    register_barrier("it sums products over an axis", *operation_types(_contractions))
+def _named(names: str) -> list[type]:
+    """The operations of these names that this Keras has."""
+    return [OPERATIONS[name] for name in names.split() if name in OPERATIONS]
 
 
-def _contractions(x: Any, y: Any) -> list[Any]:
-    product = ops.einsum("btc,bsc->bts", x, y)
-    return [ops.matmul(x, y), ops.tensordot(x, y, axes=2), product]
-
-
-_register_all()
+for _rule, _names in _RULES.items():
+    register_strip_rule(*_named(_names))(_rule)
+for _reason, _names in _BARRIERS.items():
+    register_barrier(_reason, *_named(_names))

@@ -24,7 +24,7 @@ class MovingRule(Rule):
     passes_scale = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
+        x = self.only_input()
         if x.axis is None:
             raise Barrier("the channels of its input are unknown")
         axis, source = self.place(x.axis, np.arange(x.size))

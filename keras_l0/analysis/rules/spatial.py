@@ -59,7 +59,7 @@ class SpatialRule(Rule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         if self.ins[0].axis != channel_axis(self.layer, self.node.inputs[0]):
             raise Barrier("it works along the axis that holds the channels")
-        return [self.ins[0]]
+        return [self.only_input()]
 
 
 @register_strip_rule(*spatial_layers("Cropping"), *spatial_layers("UpSampling"))
@@ -87,6 +87,17 @@ class PaddingRule(SpatialRule):
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.where(site.flows[0].alive > 0, np.nan, site.ins[0].value)]
+
+
+class WarpingRule(PaddingRule):
+    """Values between those of a map, and 0 around it."""
+
+    passes_scale = False
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        if getattr(self.layer, "fill_value", 0) != 0:
+            raise Barrier("it pads with a value other than 0")
+        return super().connect(atoms)
 
 
 @register_strip_rule(keras.layers.Resizing)

@@ -158,8 +158,10 @@ def _step(tensor: Tensor) -> Tensor:
 class LambdaRule(BarrierRule):
     """An arbitrary function: everything stays, and the function is called as it is."""
 
+    reason = "it computes an arbitrary function"
+
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
-        super().__init__(node, ins, atoms, "it computes an arbitrary function")
+        super().__init__(node, ins, atoms, self.reason)
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         layer = self.layer
