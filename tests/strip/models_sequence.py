@@ -71,6 +71,15 @@ def embedding_masked_attention():
 
 
 @case
+def masked_layers():
+    # Keras passes the mask to those layers that mind it, as another input.
+    x = tokens(5)
+    h = L0Gate()(layers.Embedding(5, 9, mask_zero=True)(x))
+    h = L0Gate()(layers.Dense(6, "relu")(layers.BatchNormalization()(h)))
+    return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(h)))
+
+
+@case
 def masked_scale():
     # A scale that cannot be folded must not lose the mask that attention goes by.
     x = tokens(5)

@@ -27,6 +27,7 @@ from keras_l0.analysis.facts import (
     Site,
     Size,
     opaque,
+    pinned,
 )
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
@@ -135,7 +136,7 @@ class Rule:
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
     ) -> list[Demand]:
         """What is asked of the inputs, given what is asked of the outputs."""
-        return [demands[0]]
+        return [demands[0], *(pinned(x.alive) for x in ins[1:])]
 
     def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
         """Whether each input must exist, given that the outputs do (shape (1,)).
@@ -162,7 +163,11 @@ class Rule:
         """The call on the kept channels: each output's tensor and waiting scale."""
         x = site.ins[0] if self.passes_scale else site.rescale(0)
         layer = site.build(type(self.layer), self.layer.get_config(), [])
-        return [(self.node.call(layer, [x.tensor]), x.scale)]
+        return [(self.node.call(layer, [x.tensor, *self.masks(site)]), x.scale)]
+
+    def masks(self, site: Site) -> list[Any]:
+        """What Keras passes besides the channels to a layer that minds a mask."""
+        return [site.rescale(i).tensor for i in range(1, len(site.ins))]
 
 
 class BarrierRule(Rule):

@@ -46,7 +46,8 @@ class NormalizationRule(Rule):
         """The call of a layer with the kept part of these weights."""
         weights = [a[site.keep[0]] for a in arrays.values()]
         config = {**self.layer.get_config(), **config}
-        return self.node.call(site.build(type(self.layer), config, weights), [x])
+        new = site.build(type(self.layer), config, weights)
+        return self.node.call(new, [x, *self.masks(site)])
 
 
 @register_strip_rule(keras.layers.BatchNormalization)
