@@ -15,7 +15,7 @@ from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rounding import agree, outputs
-from keras_l0.analysis.rules.gate import GateRule
+from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.layers import find_gates
 
 # Examples to compare the old and the new model on, if the user gives none.
@@ -148,6 +148,10 @@ class _Rewriter:
         self.gates = dict(
             zip(map(id, analysis.gates), analysis.test_gates(), strict=True)
         )
+        self.makers = {slot: step for step in analysis.steps for slot in step.outs}
+        self.names = {step.node.name for step in analysis.steps}
+        inputs = analysis.graph.model.inputs
+        self.names.update(kt._keras_history.operation.name for kt in inputs)
         self.factors = self._absorb_gates()
 
     def run(self) -> keras.Model:
@@ -290,20 +294,22 @@ class _Rewriter:
         if signal.tensor is None or (scale == 1).all():
             return signal
         axis = self.analysis.channels[slot].axis
-        shape = [len(scale) if a == axis else 1 for a in range(signal.tensor.ndim)]
-        dtype = keras.backend.standardize_dtype(signal.tensor.dtype)
-        if getattr(signal.tensor, "_keras_mask", None) is not None and shape[-1] > 1:
-            # Operations lose masks, layers do not.
-            # Of a list, TensorFlow makes float32.
-            factor = scale if dtype == "float64" else scale.tolist()
-            tensor = keras.layers.Rescaling(factor, dtype=dtype)(signal.tensor)
-        else:
-            factor = keras.ops.convert_to_tensor(scale.reshape(shape), dtype=dtype)
-            tensor = keras.ops.multiply(signal.tensor, factor)
+        rank = signal.tensor.ndim
+        factor = scale.reshape([len(scale) if a == axis else 1 for a in range(1, rank)])
+        maker = self.makers.get(slot)
+        name = self._unused(f"{maker.node.name if maker else 'input'}_scale")
+        tensor = scaled(signal.tensor, factor, name)
         self.signals[slot] = dataclasses.replace(
             signal, tensor=tensor, scale=np.ones(len(signal.scale))
         )
         return self.signals[slot]
+
+    def _unused(self, name: str) -> str:
+        """The name, lengthened until no operation goes by it."""
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
 
     def _named(self, outputs: list[Any]) -> list[Any]:
         """Outputs under the names that they have in the source model.

@@ -22,10 +22,11 @@ from adversary import (
     variation,
 )
 from keras import layers
-from models import CASES, hardened, operations
+from models import CASES, chain, hardened, operations
 
 import keras_l0
 from keras_l0.analysis.rules import RULES
+from keras_l0.layers import L0Dense
 
 MODES = ("keep", "gather", "narrow")
 GATED = [name for name, facts in CASES.items() if facts.gated]
@@ -231,6 +232,20 @@ def assert_trains(stripped):
         (old != new).any()
         for old, new in zip(before, stripped.get_weights(), strict=True)
     )
+
+
+def test_a_waiting_scale_takes_no_name_that_the_model_holds():
+    model = harden(
+        chain(
+            L0Dense(6, "sigmoid", name="a"),
+            layers.LayerNormalization(name="multiply"),
+            layers.Dense(4, name="rescaling"),
+            layers.Dense(3, name="a_scale"),
+        )
+    )
+    # As in a new process that has loaded the model: Keras gives these names again.
+    keras.backend.clear_session()
+    assert_equal(model, keras_l0.strip(model), batch(model))
 
 
 LOAD = """

@@ -65,7 +65,20 @@ class GateRule(Rule):
         z = np.reshape(z, shape)
         if axis is not None and shape[axis - 1] != 1:
             z = np.compress(x.keep, z, axis=axis - 1)
-        dtype = keras.backend.standardize_dtype(x.tensor.dtype)
-        # Keras would take a NumPy array for one of `floatx` on JAX.
-        z = keras.ops.convert_to_tensor(z[np.newaxis], dtype=dtype)
-        return [(keras.ops.multiply(x.tensor, z), x.scale)]
+        return [(scaled(x.tensor, z, self.node.name), x.scale)]
+
+
+def scaled(x: Any, factor: np.ndarray, name: str) -> Any:
+    """``x`` times an array of all its axes but the batch's, by a layer of this name.
+
+    Keras' raw product with a constant loses masks, says that it is sparse, which not
+    every layer behind it can be, and has a name that the model may hold already.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if factor.ndim < 3 and keras.config.image_data_format() == "channels_first":
+        # Rescaling would take the first axis for that of the channels.
+        factor = keras.ops.convert_to_tensor(factor[np.newaxis], dtype=dtype)
+        return keras.ops.multiply(x, factor)
+    # Of a list, TensorFlow makes float32.
+    scale = factor if dtype == "float64" else factor.tolist()
+    return keras.layers.Rescaling(scale, dtype=dtype, name=name)(x)
