@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 from keras import layers, ops
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from models import case, chain
 
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
@@ -434,3 +436,44 @@ def raw_constant_meets_border():
     h = L0Conv2D(6, 3, activation="relu")(x) + 1.0
     h = layers.Conv2D(3, 3, padding="same")(h)
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+
+
+# Layers that keras.applications brings along
+
+
+@case
+def layer_scale_and_stochastic_depth():
+    x = keras.Input((4, 6))
+    h = layers.Dense(8)(x)
+    y = L0Dense(9, "gelu")(layers.LayerNormalization()(h))
+    y = StochasticDepth(0.3)(LayerScale(0.5, 8)(layers.Dense(8)(y)))
+    gate = L0Gate()
+    h = layers.Add()([gate(h), gate(y)])
+    shared = LayerScale(0.5, 8)
+    return keras.Model(x, layers.Dense(3)(shared(shared(h))))
+
+
+@case(dead=("gone", "gone_too"))
+def custom_scale():
+    x = keras.Input((6, 6, 3))
+    gate = L0Gate()
+    h = gate(layers.Conv2D(8, 3, activation="relu")(x))
+    for name in ("branch", "gone"):
+        y = L0Conv2D(6, 3, padding="same", activation="relu", name=name)(h)
+        y = gate(layers.Conv2D(8, 1, use_bias=name == "branch")(y))
+        h = layers.ReLU()(CustomScaleLayer(0.3)([h, y]))
+    bare = layers.Conv2D(4, 3, use_bias=False)(layers.Dense(5)(h))
+    h = CustomScaleLayer(0.3)([L0Gate(name="gone_too")(bare), L0Conv2D(4, 3)(h)])
+    return keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+
+
+class Centered(layers.Layer):
+    """Without a rule, and not for sparse tensors."""
+
+    def call(self, x):
+        return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+@case
+def scale_before_a_layer_of_the_user():
+    return chain(L0Dense(6, "sigmoid"), Centered(), layers.Dense(3))

@@ -1,6 +1,7 @@
 """One rule per layer type; importing this package registers all of them."""
 
 from keras_l0.analysis.rules import (
+    applications,
     arithmetic,
     attention,
     conv,
@@ -28,8 +29,8 @@ from keras_l0.analysis.rules import (
 from keras_l0.analysis.rules.base import RULES, Barrier, Rule, register_strip_rule
 
 __all__ = [
-    "RULES", "Barrier", "Rule", "arithmetic", "attention", "conv", "dense", "einsum",
-    "elementwise", "embedding", "gate", "grouped", "merge", "moves", "norm", "ops",
-    "pooling", "preprocessing", "producers", "reading", "recurrent", "reduction",
-    "register_strip_rule", "shape", "spatial", "splits", "wrappers",
+    "RULES", "Barrier", "Rule", "applications", "arithmetic", "attention", "conv",
+    "dense", "einsum", "elementwise", "embedding", "gate", "grouped", "merge", "moves",
+    "norm", "ops", "pooling", "preprocessing", "producers", "reading", "recurrent",
+    "reduction", "register_strip_rule", "shape", "spatial", "splits", "wrappers",
 ]  # fmt: skip
