@@ -276,7 +276,7 @@ def _groups(analysis: Analysis, after: Evaluation) -> list[PlannedGroup]:
             for atom, kept in zip(
                 analysis.atoms(slot).tolist(), after.keep[slot], strict=True
             ):
-                decisions[atom] = decisions.get(atom, False) or kept > 0
+                decisions[atom] = decisions.get(atom, False) or bool(kept)
         groups.append(
             PlannedGroup(tuple(names), len(decisions), sum(decisions.values()))
         )
