@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from checkout import COMMIT
 from mnist_table import render, run_row
 
 import keras_l0
@@ -38,19 +38,6 @@ HERE = Path(__file__).resolve().parent
 LOCAL_DATA = HERE.parent.parent / "shared" / "data" / "mnist.npz"
 
 
-def commit() -> str:
-    """The commit that keras_l0 is at, with a + where it has changed since."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(HERE.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "keras_l0")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-# Taken now: by the end of a run the checkout may have moved on.
-COMMIT = commit()
 NETWORKS = ("lenet-300-100", "lenet-5")
 
 

@@ -113,6 +113,13 @@ def locations(rng, count):
     return rng.permutation(values)
 
 
+def swapped(array):
+    """The first two entries of the last axis exchanged."""
+    order = np.arange(array.shape[-1])
+    order[:2] = order[1::-1]
+    return array[..., order]
+
+
 def narrowed(model, inputs, kept):
     """The batch with the features that a model stripped under "narrow" takes."""
     names = [t.name for t in model.inputs]
@@ -123,21 +130,28 @@ def narrowed(model, inputs, kept):
     return keras.tree.pack_sequence_as(inputs, cut)
 
 
-COUNTED = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.BatchNormalization)
+WITH_KERNELS = (
+    keras.layers.Dense,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+COUNTED = (*WITH_KERNELS, keras.layers.BatchNormalization)
 
 
 def macs(model):
-    """Multiply-accumulates of a plain model's Dense and Conv2D calls per example."""
+    """Multiply-accumulates of a plain model's calls of `WITH_KERNELS` per example."""
     total = 0
     for layer in model.layers:
-        if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+        if not isinstance(layer, WITH_KERNELS):
             continue
+        kernels = [w for w in layer.weights if "kernel" in w.name]
         for node in layer._inbound_nodes:
             shape = list(node.outputs[0].shape[1:])
             first = getattr(layer, "data_format", None) == "channels_first"
             shape.pop(0 if first else -1)
             positions = int(np.prod([d or 1 for d in shape]))
-            total += positions * int(np.prod(layer.kernel.shape))
+            total += positions * sum(int(np.prod(k.shape)) for k in kernels)
     return total
 
 

@@ -1,9 +1,8 @@
 """strip notices its own mistakes, and those of rules that users register."""
 
 import keras
-import numpy as np
 import pytest
-from adversary import policy
+from adversary import policy, swapped
 from keras import layers
 from models import CASES, hardened
 
@@ -18,13 +17,6 @@ def registry():
     yield
     RULES.clear()
     RULES.update(before)
-
-
-def swapped(array):
-    """The first two entries of the last axis exchanged."""
-    order = np.arange(array.shape[-1])
-    order[:2] = order[1::-1]
-    return array[..., order]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])

@@ -1,0 +1,23 @@
+"""Which commit of this repository the benchmarks measure."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def commit() -> str:
+    """The commit that keras_l0 is at, with a + where it has changed since."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(HERE.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "keras_l0")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+# Taken now: by the end of a run the checkout may have moved on.
+COMMIT = commit()

@@ -1,0 +1,236 @@
+"""The runs of `strip_zoo.py`: one model proved, or measured."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# The models are gated and weighed as in the tests of strip.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "strip"))
+
+import keras
+import numpy as np
+from adversary import ALIVE, macs, policy, run, swapped, variation
+from gating import enliven, gated, images
+from mct_rule import reachable_share
+
+import keras_l0
+from keras_l0.analysis.cost import Cost
+from keras_l0.analysis.graph import trace
+from keras_l0.analysis.rounding import Disagreement, agree, outputs
+
+# The smallest input that each takes; all others take 32 x 32.
+SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
+# Further widths: a name, and what to build it with.
+WIDTHS: dict[str, dict[str, Any]] = {
+    "MobileNet alpha=0.25": {"alpha": 0.25},
+    "MobileNet depth_multiplier=2": {"depth_multiplier": 2},
+    "MobileNetV2 alpha=0.35": {"alpha": 0.35},
+    "MobileNetV2 alpha=1.4": {"alpha": 1.4},
+    "MobileNetV3Small minimalistic": {"minimalistic": True},
+    "MobileNetV3Large alpha=0.75": {"alpha": 0.75},
+}
+MODELS = [
+    name
+    for name, value in vars(keras.applications).items()
+    if callable(value) and name[0].isupper()
+]
+
+
+def build(name: str) -> keras.Model:
+    """The plain model with ten classes and logits as its output."""
+    base = name.split()[0]
+    size = SIZES.get(base, 32)
+    return getattr(keras.applications, base)(
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=10,
+        classifier_activation=None,
+        **WIDTHS.get(name, {}),
+    )
+
+
+def prove(name: str, seed: int, corners: int) -> dict[str, Any]:
+    """Gates, strips and compares one model; what does not hold is in "failures"."""
+    shared = seed % 2 == 1
+    with policy("float64"):
+        plain = build(name)
+        params = plain.count_params()
+        model = enliven(gated(plain, shared), seed)
+    del plain
+    plan = keras_l0.plan(model)
+    stripped = keras_l0.strip(model, verify=False)
+    x = images(model, 8, seed + 1)
+    (old,), (new,) = run(model, x), run(stripped, x)
+    moved = variation(old)
+    mutated = mutate(stripped, np.random.default_rng(seed))
+    (wrong,) = run(stripped, x)
+    record = {
+        "gates": len(keras_l0.gates(model)),
+        "params": params,
+        "params_stripped": stripped.count_params(),
+        "macs": plan.before.macs,
+        "macs_stripped": macs(stripped),
+        "streams": [[g.units, g.kept] for g in plan.groups],
+        "variation": moved / float(np.abs(old).max()),
+        "difference": float(np.abs(old - new).max()) / moved,
+        "mutant": float(np.abs(old - wrong).max()) / moved,
+        "mutated": mutated,
+    }
+    weights = model.get_weights()
+    wrong_corners = check_corners(model, corners, seed, x)
+    del stripped
+    narrow = float32(name, shared, weights, x, seed)
+    streams = [kept < units for units, kept in record["streams"]]
+    holds = {
+        "float64": record["difference"] <= 1e-9,
+        "outputs vary": record["variation"] >= ALIVE,
+        "a mutant is noticed": record["mutant"] > 1e-9,
+        "parameters before": plan.before.params == params,
+        "parameters after": plan.after.params == record["params_stripped"],
+        "MACs after": plan.after.macs == record["macs_stripped"],
+        "stream channels go": any(streams) or not (shared and streams),
+        "float32": "error" not in narrow,
+        "a mutant is noticed in float32": narrow.pop("caught"),
+    }
+    failures = [what for what, held in holds.items() if not held] + wrong_corners
+    return {**record, **narrow, "corners": corners, "failures": failures}
+
+
+def mutate(stripped: keras.Model, rng: np.random.Generator) -> str:
+    """Swaps two kept units of some layer in place; its name."""
+    choices = [
+        layer
+        for layer in stripped.layers
+        if any("kernel" in w.name and w.shape[-1] > 1 for w in layer.weights)
+    ]
+    layer = choices[rng.integers(len(choices))]
+    first, *others = layer.get_weights()
+    layer.set_weights([swapped(first), *others])
+    return layer.name
+
+
+def check_corners(
+    model: keras.Model, corners: int, seed: int, x: np.ndarray
+) -> list[str]:
+    """Strips under random gates, whole layers closed as well; what does not hold."""
+    rng, wrong = np.random.default_rng(seed), []
+    gates, cost = keras_l0.gates(model), Cost(model)
+    for corner in range(corners):
+        shares = rng.uniform(size=len(gates))
+        # Of the many layers about one closes as a whole, and one stays whole.
+        shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 0.0
+        shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 1.0
+        open_ = [
+            (rng.uniform(size=gate.count) < share).astype("float64")
+            for gate, share in zip(gates, shares, strict=True)
+        ]
+        for gate, one in zip(gates, open_, strict=True):
+            gate.assign_log_alpha(np.where(one, 9.0, -9.0).reshape(gate.raw.shape))
+        stripped, size = keras_l0.strip(model, verify=False), cost(open_).whole()
+        if size != (stripped.count_params(), macs(stripped)):
+            wrong.append(f"cost of corner {corner}")
+        (old,), (new,) = run(model, x[:2]), run(stripped, x[:2])
+        # Constant outputs have no variation to compare with.
+        scale = max(variation(old), 1e-3 * float(np.abs(old).max()), 1e-6)
+        if not np.abs(old - new).max() <= 1e-9 * scale:
+            wrong.append(f"outputs of corner {corner}")
+    return wrong
+
+
+def float32(
+    name: str, shared: bool, weights: list[np.ndarray], x: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """The comparison that strip itself makes, and the same with a mutant."""
+    with policy("float32"):
+        model = gated(build(name), shared)
+    model.set_weights(weights)
+    stripped = keras_l0.strip(model, verify=False)
+    batch, names = [x.astype("float32")], ["output"]
+    try:
+        found = agree(model, batch, outputs(stripped, batch), names, "it")
+        result = {"difference32": found.difference, "tolerance32": found.tolerance}
+    except Disagreement as error:
+        result = {"error": str(error)}
+    mutate(stripped, np.random.default_rng(seed))
+    try:
+        agree(model, batch, outputs(stripped, batch), names, "it")
+        return {**result, "caught": False}
+    except Disagreement:
+        return {**result, "caught": True}
+
+
+def measure(name: str, seed: int, repeats: int) -> dict[str, Any]:
+    """Time and memory of plan, rewrite and verification beside Keras' own copying."""
+    plain = build(name)
+    plan = keras_l0.plan(plain)
+    record = {
+        "params": plan.before.params,
+        "reachable": plan.reachable,
+        "reachable_mct": reachable_share(trace(plain)),
+        "barriers": sorted({f"{b.kind}: {b.reason}" for b in plan.barriers}),
+    }
+    model = gated(plain)
+    del plain
+    rng = np.random.default_rng(seed)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(np.where(rng.uniform(size=gate.count) < 0.5, 9.0, -9.0))
+
+    def copy() -> keras.Model:
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        return clone
+
+    tasks: dict[str, Callable[[], Any]] = {
+        "copy": copy,
+        "plan": lambda: keras_l0.plan(model),
+        "rewrite": lambda: keras_l0.strip(model, verify=False),
+        "verified": lambda: keras_l0.strip(model),
+    }
+    for task in ("copy", "rewrite"):
+        tasks[task]()  # what is slow the first time is so for both
+        record[f"memory_{task}"] = peak(tasks[task])
+    for task, function in tasks.items():
+        record[f"seconds_{task}"] = min(seconds(function) for _ in range(repeats))
+    record["ratio"] = (record["seconds_plan"] + record["seconds_rewrite"]) / record[
+        "seconds_copy"
+    ]
+    return record
+
+
+def versions() -> dict[str, str]:
+    """What ran."""
+    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
+    return {"python": platform.python_version(), **modules}
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def peak(function: Callable[[], Any]) -> float | None:
+    """By how many MiB the process grows at most; None where Linux does not say."""
+    if sys.platform != "linux":
+        return None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    result = function()
+    highest = _status("VmHWM")
+    del result
+    return (highest - before) / 1024
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
