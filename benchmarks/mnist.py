@@ -245,6 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--models", type=Path, help="a folder to keep the trained gated models in")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
+    if args.data and not args.data.is_file():
+        parser.error(f"--data names {str(args.data)!r}, which is not a file")
     if args.threads:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
         tf.config.threading.set_inter_op_parallelism_threads(args.threads)
@@ -263,6 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
             }
             if any(key.items() <= r.items() for r in runs):
+                print(f"{network}, seed {seed}: already in {args.output.name}")
                 continue
             record = run(key, settings, args)
             runs.append(record)

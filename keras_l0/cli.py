@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
 import keras_l0
+
+
+def _finite(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 @click.group(
@@ -17,14 +26,14 @@ import keras_l0
     keras_l0.__version__, prog_name="keras-l0", message="%(prog)s %(version)s"
 )
 def main() -> None:
-    r"""Makes Keras 3 networks smaller while they train.
+    """Makes Keras 3 networks smaller while they train.
 
     Every unit of a layer gets a gate, training learns which gates to close, and strip
     takes the closed units out. Start with
 
     \b
         keras-l0 demo
-    """
+    """  # noqa: D301  (click's mark of a paragraph that is not to be rewrapped)
 
 
 @main.command(no_args_is_help=False)
@@ -47,8 +56,9 @@ def main() -> None:
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Images of your own: a .npz file with x_train and x_test of shape (n, height, "
-    "width) or (n, height, width, channels), and classes y_train and y_test from 0.",
+    help="A copy of mnist.npz, or images of your own: a .npz file with x_train and "
+    "x_test of shape (n, height, width) or (n, height, width, channels), and classes "
+    "y_train and y_test from 0.",
 )
 @click.option(
     "--output",
@@ -68,6 +78,7 @@ def main() -> None:
 @click.option(
     "--l0",
     type=click.FloatRange(min=0),
+    callback=_finite,
     metavar="PRICE",
     help="Price of one parameter, in units of the loss; in convolutions, of one "
     "multiplication. Higher prices close more gates; the title of "
@@ -90,7 +101,7 @@ def demo(
     l0: float | None,
     seed: int,
 ) -> None:
-    r"""Trains, prunes, exports and compares a small network.
+    """Trains, prunes, exports and compares a small network.
 
     One network is trained twice, without gates and with gates. The gated one is
     stripped, and both are exported to TFLite. The table at the end shows what pruning
@@ -107,9 +118,11 @@ def demo(
     stripped.keras loads without keras-l0. The exit status is not 0 if any two things
     disagree that should not: the stripped model with the gated one, a TFLite file with
     Keras, or the accuracies by more than 10 points.
-    """
-    if dataset and data:
-        raise click.UsageError("Give --dataset or --data, not both.")
+    """  # noqa: D301
+    if dataset == "digits" and data:
+        raise click.UsageError(
+            "The digits come with scikit-learn: give --dataset digits or --data."
+        )
     from keras_l0.demo import DemoError, Settings, require, run, show
 
     settings = Settings(output, network, dataset or "digits", data, epochs, l0, seed)

@@ -10,7 +10,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.tensorflow
-def test_mnist_runs_and_does_not_run_again(tmp_path, monkeypatch):
+def test_mnist_runs_and_does_not_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(BENCHMARKS)
     mnist = importlib.import_module("mnist")
     output = tmp_path / "results.json"
@@ -33,3 +33,7 @@ def test_mnist_runs_and_does_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "run", None)
     mnist.main(arguments)
     assert json.loads(output.read_text()) == runs
+    assert "lenet-5, seed 0: already in results.json" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        mnist.main([*arguments, "--data", str(tmp_path / "nowhere.npz")])
+    assert "nowhere.npz" in capsys.readouterr().err

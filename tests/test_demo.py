@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import keras_l0
 from keras_l0 import cli
+from keras_l0 import demo as demo_package
 from keras_l0.demo import data, pipeline
 from keras_l0.demo.networks import NETWORKS
 from keras_l0.export import ExportError
@@ -64,7 +65,8 @@ def test_module_runs_as_command():
 def test_help_lists_commands():
     result = CliRunner().invoke(cli.main, ["-h"])
     assert result.exit_code == 0
-    assert "keras-l0 demo" in result.output
+    assert "\n      keras-l0 demo\n" in result.output
+    assert "\\b" not in result.output + demo("--help").output
 
 
 def test_demo_help_names_every_option_network_and_file():
@@ -86,6 +88,8 @@ def test_demo_help_names_every_option_network_and_file():
         "--epochs 0",
         "--epochs many",
         "--l0 -1",
+        "--l0 nan",
+        "--l0 inf",
         "--seed -1",
         "--dataset digits --data x.npz",
         "--unknown",
@@ -274,7 +278,8 @@ def test_mnist_without_network(monkeypatch):
         ({"y_train": np.zeros(3, int)}, "64 images"),
         ({"y_train": np.full(64, -1)}, "from 0"),
         ({"y_train": np.zeros(64, int)}, "two classes"),
-        ({"y_test": np.full(64, 7)}, "all of y_test"),
+        ({"y_test": np.full(64, 7)}, "every class that y_test holds"),
+        ({"y_train": np.arange(64) * 10**7}, "only 64 images"),
     ],
     ids=str,
 )
@@ -283,6 +288,16 @@ def test_bad_arrays_are_named(change, said, tmp_path):
     np.savez(tmp_path / "x.npz", **{k: v for k, v in arrays.items() if v is not None})
     with pytest.raises(data.DemoError, match=said):
         data.load("digits", tmp_path / "x.npz")
+
+
+def test_a_copy_of_mnist_may_be_anywhere(tmp_path, monkeypatch):
+    np.savez(tmp_path / "copy.npz", **own_images(8, 8))
+    asked = []
+    monkeypatch.setattr(demo_package, "run", lambda settings, _: asked.append(settings))
+    monkeypatch.setattr(demo_package, "show", lambda *_: None)
+    result = demo("--dataset", "mnist", "--data", tmp_path / "copy.npz")
+    assert result.exit_code == 0, result.output
+    assert data.load(asked[0].dataset, asked[0].data).name == "copy.npz"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text", b"npy", b"objects"])

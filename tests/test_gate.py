@@ -486,3 +486,9 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(
         values(loaded(ones(2, 4, 3))), values(model(ones(2, 4, 3)))
     )
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "one"])
+def test_seed_is_an_integer(seed):
+    with pytest.raises(TypeError, match="`seed` must be an integer or None"):
+        L0Gate(seed=seed)

@@ -212,7 +212,13 @@ class Analysis:
 
     def _named(self, keep: Iterable[str]) -> set[str]:
         """Names of layers, checked: an unknown one is a misspelling."""
-        keep = {keep} if isinstance(keep, str) else set(keep)
+        if isinstance(keep, str):
+            keep = {keep}
+        keep = set(keep) if isinstance(keep, Iterable) else {keep}
+        if not all(isinstance(name, str) for name in keep):
+            raise TypeError(
+                f"`keep` must be names of layers, strings. Received: keep={keep!r}"
+            )
         unknown = keep - {step.node.name for step in self.steps}
         if unknown:
             known = ", ".join(repr(s.node.name) for s in self.steps if s.node.operation)

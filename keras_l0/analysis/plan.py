@@ -114,7 +114,8 @@ class StripPlan:
             force_jupyter=False,
         )
         table = Table(box=box.SIMPLE, title=f"Plan for {self.model!r}")
-        table.add_column("layer", overflow="fold")
+        longest = max((len(row.name) for row in self.layers), default=0)
+        table.add_column("layer", overflow="fold", min_width=min(longest, 32))
         table.add_column("type", overflow="fold")
         for title in ("units", "kept", "parameters", "after", "MACs", "after"):
             table.add_column(title, justify="right")

@@ -131,7 +131,13 @@ def _images(
         )
     if not 0 < y_train.max() >= y_test.max():
         raise DemoError(
-            f"y_train of {name} must hold two classes or more, and all of y_test's."
+            f"y_train of {name} must hold at least two classes, and every class that "
+            "y_test holds."
+        )
+    if y_train.max() >= len(y_train):
+        raise DemoError(
+            f"y_train of {name} holds class {y_train.max()}: classes count from 0, and "
+            f"there are only {len(y_train)} images."
         )
     largest = np.abs(x_train).max()
     if not largest:

@@ -118,7 +118,7 @@ def _check_surroundings() -> None:
         raise DemoError(
             "The demo ends in a TFLite file, which takes the TensorFlow backend, and "
             f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND to "
-            "tensorflow."
+            'tensorflow; pip install "keras-l0[tensorflow]" brings it.'
         )
     require("rich", "show its progress")
     require("matplotlib", "draw what survived")

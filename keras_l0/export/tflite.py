@@ -14,9 +14,9 @@ import keras
 from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
+from keras_l0.analysis.precision import in_float32
 from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.flatbuffer import count_ops
-from keras_l0.export.precision import in_float32
 from keras_l0.export.report import ExportError, ExportReport
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
@@ -86,7 +86,12 @@ def to_tflite(
     require_graph(model)
     _check_backend()
     require_finite(model)
-    plain = in_float32(_plain(model, inputs))
+    plain = _plain(model, inputs)
+    try:
+        # TFLite runs float32; the converter fails on half precision.
+        plain = in_float32(plain)
+    except ValueError as error:
+        raise ExportError(f"{error}; nothing was written.") from error
     signature = Signature.of(plain)
     if data is None:
         batch = random_arrays(plain, _EXAMPLES)
@@ -115,8 +120,9 @@ def _check_backend() -> None:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            f"Export needs the TensorFlow backend, and Keras runs on {backend!r}: save "
-            'the model (`model.save("model.keras")`), load it in a process with '
+            'Export needs the TensorFlow backend (`pip install "keras-l0[tensorflow]"`'
+            f" brings it), and Keras runs on {backend!r}: save the model "
+            '(`model.save("model.keras")`), load it in a process with '
             "KERAS_BACKEND=tensorflow, and export it there."
         )
     for module in ("tensorflow", "ai_edge_litert"):

@@ -160,6 +160,8 @@ class L0Gate(keras.layers.Layer):
         self.regularizer = L0.get(l0)
         self.cost = _validated_cost(cost)
         self.options = GateOptions.get(options)
+        if seed is not None and not _is_integer(seed):
+            raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -283,7 +285,9 @@ class L0Gate(keras.layers.Layer):
         if len(shape) < 2:
             problem = "an axis besides the batch axis"
         elif not all(0 < axis < len(shape) for axis in axes):
-            problem = f"axes between 1 and {len(shape) - 1} (axis 0 is the batch)"
+            last = len(shape) - 1
+            known = "axis 1" if last == 1 else f"axes between 1 and {last}"
+            problem = f"{known} (axis 0 is the batch)"
         elif len(set(axes)) != len(axes):
             problem = "each axis once"
         elif None in (shape[axis] for axis in axes):
@@ -358,13 +362,17 @@ def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
         yield from _walk(child, seen)
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _validated_axis(axis: Any) -> int | tuple[int, ...]:
     if isinstance(axis, (list, tuple)) and axis:
         entries = tuple(axis)
     else:
         entries = (axis,)
     for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, numbers.Integral):
+        if not _is_integer(entry):
             raise TypeError(
                 "`axis` must be an integer or a non-empty sequence of integers. "
                 f"Received: axis={axis!r}"

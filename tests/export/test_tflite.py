@@ -460,4 +460,5 @@ def test_another_backend_is_told_how_and_tensorflow_stays_out(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "'jax'" in done.stdout and "KERAS_BACKEND=tensorflow" in done.stdout
+    assert 'pip install "keras-l0[tensorflow]"' in done.stdout
     assert done.stdout.count("\n") == 1

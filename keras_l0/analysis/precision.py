@@ -6,24 +6,29 @@ from typing import Any
 
 import keras
 
-from keras_l0.export.report import ExportError
+from keras_l0.analysis.rounding import EPSILON
 
-_OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
+_HALVES = ("float16", "bfloat16")
+_OTHER_FLOATS = (*_HALVES, "mixed_float16", "mixed_bfloat16", "float64")
+
+
+def half_epsilon(model: keras.Model) -> float:
+    """The rounding of the layers that compute in 16 bits; 0 if there are none."""
+    used = {layer.compute_dtype for layer in model._flatten_layers()}
+    return max((EPSILON[dtype] for dtype in used & set(_HALVES)), default=0.0)
 
 
 def in_float32(model: keras.Model) -> keras.Model:
     """Rebuilds a model of another precision under float32, with the same weights.
 
-    TFLite runs float32; the converter fails on half precision.
-
     Args:
-        model: A functional model. It is left as it is.
+        model: A Sequential or functional model. It is left as it is.
 
     Returns:
         ``model`` itself where all its layers are float32, or else its float32 twin.
 
     Raises:
-        ExportError: If the model cannot be rebuilt from its config, for instance
+        ValueError: If the model cannot be rebuilt from its config, for instance
             because a custom layer of it is not registered with Keras.
     """
     layers = model._flatten_layers()
@@ -38,7 +43,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         twin = type(model).from_config(_single(model.get_config()))
         twin.set_weights([weight.astype("float32") for weight in model.get_weights()])
     except Exception as error:
-        raise ExportError(
+        raise ValueError(
             f"Model {model.name!r} is not float32, and Keras could not rebuild it "
             f"under float32 from its config: {error}"
         ) from error
