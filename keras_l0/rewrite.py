@@ -14,7 +14,7 @@ from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
-from keras_l0.analysis.precision import half_epsilon, in_float32
+from keras_l0.analysis.precision import computes_in_half, in_float32
 from keras_l0.analysis.rounding import agree, outputs
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.layers import find_gates
@@ -103,10 +103,8 @@ def _verify(
     """Raises unless the stripped model agrees with its source on a batch."""
     model = analysis.graph.model
     batch = random_arrays(model, _EXAMPLES) if data is None else arrays(model, data)
-    slack = 4 * half_epsilon(model)
-    if slack:
-        # In 16 bits rounding hides everything: compare the same graphs in 32. Gates
-        # that became constants in a graph stay rounded to 16.
+    if computes_in_half(model):
+        # In 16 bits rounding hides everything: compare the same graphs in 32.
         try:
             model, stripped = in_float32(model), in_float32(stripped)
         except ValueError:  # a layer that Keras cannot make anew
@@ -122,7 +120,7 @@ def _verify(
         for node in map(analysis.graph.producer, analysis.graph.outputs)
     ]
     received = outputs(stripped, narrow)
-    found = agree(model, batch, received, names, "the stripped model", slack)
+    found = agree(model, batch, received, names, "the stripped model")
     if found.blind:
         warnings.warn(
             f"Rounding alone moves the outputs of model {model.name!r} so far on these "

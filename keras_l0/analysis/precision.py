@@ -6,16 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_l0.analysis.rounding import EPSILON
-
 _HALVES = ("float16", "bfloat16")
 _OTHER_FLOATS = (*_HALVES, "mixed_float16", "mixed_bfloat16", "float64")
 
 
-def half_epsilon(model: keras.Model) -> float:
-    """The rounding of the layers that compute in 16 bits; 0 if there are none."""
-    used = {layer.compute_dtype for layer in model._flatten_layers()}
-    return max((EPSILON[dtype] for dtype in used & set(_HALVES)), default=0.0)
+def computes_in_half(model: keras.Model) -> bool:
+    """Whether a layer of the model computes in 16 bits."""
+    return any(layer.compute_dtype in _HALVES for layer in model._flatten_layers())
 
 
 def in_float32(model: keras.Model) -> keras.Model:

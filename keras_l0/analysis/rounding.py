@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
+_EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 # How far apart two evaluations may lie, in rounding floors of the model.
 _FLOORS = 10
 _CHUNK = 32
@@ -86,7 +86,7 @@ def tolerances(
     """
     generator = np.random.default_rng(0)
     epsilon = max(
-        EPSILON.get(layer.compute_dtype, 0.0)
+        _EPSILON.get(layer.compute_dtype, 0.0)
         for layer in model._flatten_layers(include_self=True)
     )
 
@@ -121,7 +121,6 @@ def agree(
     received: list[np.ndarray],
     names: list[str] | tuple[str, ...],
     what: str,
-    slack: float = 0.0,
 ) -> Agreement:
     """How well other outputs agree with a model's own.
 
@@ -131,7 +130,6 @@ def agree(
         received: The outputs to compare, one array per output.
         names: What to call the outputs in an error.
         what: What to call the other model in an error.
-        slack: What is tolerated on top, as a share of an output's scale.
 
     Raises:
         Disagreement: If an output has another shape, differs by more than rounding
@@ -155,7 +153,6 @@ def agree(
             )
         difference = _largest_difference(want, got)
         scale = _scale(want) or 1.0
-        tolerance += slack * scale
         found = Agreement(difference / scale, tolerance / scale)
         if difference > tolerance:
             raise Disagreement(

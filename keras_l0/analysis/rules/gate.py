@@ -77,8 +77,9 @@ def scaled(x: Any, factor: np.ndarray, name: str) -> Any:
     dtype = keras.backend.standardize_dtype(x.dtype)
     if factor.ndim < 3 and keras.config.image_data_format() == "channels_first":
         # Rescaling would take the first axis for that of the channels.
-        factor = keras.ops.convert_to_tensor(factor[np.newaxis], dtype=dtype)
-        return keras.ops.multiply(x, factor)
+        exact = keras.backend.result_type(dtype, "float32")
+        factor = keras.ops.convert_to_tensor(factor[np.newaxis], dtype=exact)
+        return keras.ops.cast(keras.ops.multiply(x, factor), dtype)
     # Of a list, TensorFlow makes float32.
     scale = factor if dtype == "float64" else factor.tolist()
     return keras.layers.Rescaling(scale, dtype=dtype, name=name)(x)
