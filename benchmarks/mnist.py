@@ -68,7 +68,7 @@ SETTINGS = {
         l0=(5.5e-6, 5.5e-6, 8e-6), epochs=40, learning_rate=2e-3, dropout=(0.2, 0.0)
     ),
     "lenet-5": Settings(
-        l0=(5.6e-4, 2.4e-5, 5e-6, 6e-6),
+        l0=(7.0e-4, 3.4e-5, 6.5e-6, 8e-6),
         epochs=24,
         learning_rate=2e-3,
         dropout=(0.15, 0.0),
