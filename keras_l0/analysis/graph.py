@@ -24,6 +24,7 @@ class Tensor:
     index: int
     shape: tuple[int | None, ...]
     dtype: str
+    masked: bool = False
     consumers: int = 0
 
 
@@ -66,9 +67,8 @@ class Node:
 
     @property
     def masked(self) -> bool:
-        """Whether a mask comes with one of the inputs."""
-        sources = self._call.arguments.keras_tensors
-        return any(getattr(kt, "_keras_mask", None) is not None for kt in sources)
+        """Whether a mask may come with one of the inputs."""
+        return any(tensor.masked for tensor in self.inputs)
 
     def option(self, name: str, default: Any = None) -> Any:
         """What the call passes as argument ``name``."""
@@ -143,9 +143,10 @@ def trace(model: keras.Model) -> Graph:
     own = {call.operation.name for call in _calls(model)}
     used: set[str] = set()
 
-    def new_tensor(kt: Any) -> Tensor:
+    def new_tensor(kt: Any, passed_on: bool = False) -> Tensor:
         dtype = keras.backend.standardize_dtype(kt.dtype)
-        tensors.append(Tensor(len(tensors), tuple(kt.shape), dtype))
+        masked = passed_on or getattr(kt, "_keras_mask", None) is not None
+        tensors.append(Tensor(len(tensors), tuple(kt.shape), dtype, masked))
         return tensors[-1]
 
     def unused(name: str, prefix: str) -> str:
@@ -173,7 +174,11 @@ def trace(model: keras.Model) -> Graph:
                 for kt, result in zip(call.outputs, operation.outputs, strict=True):
                     tensor_of[id(kt)] = scope[id(result)]
                 continue
-            results = [new_tensor(kt) for kt in call.outputs]
+            # Inside of a nested model Keras does not know of masks from outside.
+            passed_on = getattr(operation, "supports_masking", False) and any(
+                source.masked for source in sources
+            )
+            results = [new_tensor(kt, passed_on) for kt in call.outputs]
             for kt, result in zip(call.outputs, results, strict=True):
                 tensor_of[id(kt)] = result
             for source in sources:
