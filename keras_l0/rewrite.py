@@ -15,7 +15,8 @@ from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.precision import computes_in_half, in_float32
-from keras_l0.analysis.rounding import agree, outputs
+from keras_l0.analysis.rounding import Disagreement, agree, outputs
+from keras_l0.analysis.rules.base import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.layers import find_gates
 
@@ -59,8 +60,9 @@ def strip(
     Raises:
         TypeError: If ``model`` is not a Keras model.
         ValueError: If ``model`` has no readable graph or holds a NaN or infinite
-            weight, or an option is out of range.
-        RuntimeError: If the new model disagrees with the old one by more than rounding.
+            weight, an option is out of range, or a barrier cannot be made anew.
+        RuntimeError: If the new model disagrees with the old one by more than rounding,
+            or the rule of a layer fails.
 
     Example:
         >>> import keras, keras_l0
@@ -119,8 +121,17 @@ def _verify(
         getattr(node, "name", "input")
         for node in map(analysis.graph.producer, analysis.graph.outputs)
     ]
-    received = outputs(stripped, narrow)
-    found = agree(model, batch, received, names, "the stripped model")
+    try:
+        received = outputs(stripped, narrow)
+        found = agree(model, batch, received, names, "the stripped model")
+    except Disagreement:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"Model {model.name!r} could not be run to compare it with the stripped "
+            f"model: {error}\nPass `data` that it takes, or `verify=False` if it "
+            "cannot be run here at all."
+        ) from error
     if found.blind:
         warnings.warn(
             f"Rounding alone moves the outputs of model {model.name!r} so far on these "
@@ -160,6 +171,7 @@ class _Rewriter:
         self.names = {step.node.name for step in analysis.steps}
         inputs = analysis.graph.model.inputs
         self.names.update(kt._keras_history.operation.name for kt in inputs)
+        self.own = {id(step.node.operation) for step in analysis.steps}
         self.factors = self._absorb_gates()
 
     def run(self) -> keras.Model:
@@ -241,31 +253,32 @@ class _Rewriter:
             build=lambda *new: self._build(step, *new),
             rescale=lambda i: self._rescaled(step.ins[i]),
         )
-        constants = step.rule.constants(site)
-        exists = any(keep.any() for keep in site.keep)
-        gone = [(None, np.ones(c.size)) for c in step.rule.outs]
-        results = step.rule.rewrite(site) if exists else gone
-        for slot, keep, value, (tensor, scale) in zip(
-            step.outs, site.keep, constants, results, strict=True
-        ):
-            if tensor is not None:
-                self._check(step, tensor, slot, keep)
-            self.signals[slot] = Signal(tensor, keep, value, scale)
-        # At once: no second copy of all weights is ever held.
-        while self.weights:
-            layer, weights = self.weights.pop()
-            layer.set_weights(weights)
-            # Layers that adapt to data compute with what they derived from weights.
-            getattr(layer, "finalize_state", lambda: None)()
+        with blaming(step.rule):
+            constants = step.rule.constants(site)
+            exists = any(keep.any() for keep in site.keep)
+            gone = [(None, np.ones(c.size)) for c in step.rule.outs]
+            results = step.rule.rewrite(site) if exists else gone
+            for slot, keep, value, (tensor, scale) in zip(
+                step.outs, site.keep, constants, results, strict=True
+            ):
+                if tensor is not None:
+                    self._check(tensor, slot, keep)
+                self.signals[slot] = Signal(tensor, keep, value, scale)
+            # At once: no second copy of all weights is ever held.
+            while self.weights:
+                _set(*self.weights.pop())
 
-    def _check(self, step: Step, tensor: Any, slot: int, keep: np.ndarray) -> None:
+    def _check(self, tensor: Any, slot: int, keep: np.ndarray) -> None:
         axis = self.analysis.channels[slot].axis
         if axis is not None and tensor.shape[axis] != keep.sum():
-            kind = type(step.node.operation).__name__
-            raise RuntimeError(
-                f"While stripping {step.node.name!r} ({kind}): its rule "
-                f"{type(step.rule).__name__} made {tensor.shape[axis]} channels where "
-                f"{keep.sum()} were to be kept."
+            raise ValueError(
+                f"it made {tensor.shape[axis]} channels where {keep.sum()} were to be "
+                "kept"
+            )
+        if id(tensor._keras_history.operation) in self.own:
+            raise ValueError(
+                "it called the layer of the source model. Make a new one with "
+                "`site.build`"
             )
 
     def _build(self, step: Step, kind: Any, config: dict, weights: list) -> Any:
@@ -274,20 +287,14 @@ class _Rewriter:
         shared = step.rule.shares_weights
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
-        try:
-            if isinstance(kind, keras.Operation):
-                new = _unused(kind)
-            elif issubclass(kind, keras.Layer):
-                new = kind.from_config({**config, "name": node.name})
-            else:
-                # The operations of Keras 3.10 take no name.
-                new = kind(**{k: v for k, v in config.items() if k != "name"})
-            new.name = node.name
-        except Exception as error:
-            raise ValueError(
-                f"While stripping {node.name!r} ({type(node.operation).__name__}): it "
-                f"cannot be made anew from its config. {error}"
-            ) from error
+        if isinstance(kind, keras.Operation):
+            new = _unused(kind)
+        elif issubclass(kind, keras.Layer):
+            new = kind.from_config({**config, "name": node.name})
+        else:
+            # The operations of Keras 3.10 take no name.
+            new = kind(**{k: v for k, v in config.items() if k != "name"})
+        new.name = node.name
         self.built[node.name] = new
         if shared:
             self.layers[id(node.operation)] = new
@@ -339,6 +346,19 @@ class _Rewriter:
                 made.add(name)
             named.append(tensor)
         return named
+
+
+def _set(layer: Any, weights: list[np.ndarray]) -> None:
+    """Sets the weights of a layer that is built."""
+    expected = [tuple(w.shape) for w in layer.weights]
+    received = [np.shape(w) for w in weights]
+    if received != expected:
+        raise ValueError(
+            f"the new layer takes weights of the shapes {expected}, not {received}"
+        )
+    layer.set_weights(weights)
+    # Layers that adapt to data compute with what they derived from weights.
+    getattr(layer, "finalize_state", lambda: None)()
 
 
 def _unused(operation: Any) -> Any:

@@ -31,19 +31,25 @@ def arrays(model: keras.Model, data: Any, names: Sequence[str] = ()) -> list[Any
     result = [np.asarray(leaf) for leaf in _leaves(data, keys, names)]
     if not (
         len(result) == len(shapes)
-        and all(array.dtype.kind in "biuf" for array in result)
+        and all(
+            array.dtype.kind in ("USO" if _numpy_dtype(tensor) == "str" else "biuf")
+            for array, tensor in zip(result, model.inputs, strict=True)
+        )
         and all(map(_fits, result, shapes))
         and len({len(array) for array in result}) == 1
         and len(result[0]) > 0
+        and len(result[0]) % (model.inputs[0].shape[0] or 1) == 0
     ):
         expected = ", ".join(
             f"{key}: (n, {', '.join(map(str, shape))})"
             for key, shape in zip(keys, shapes, strict=True)
         )
+        fixed = model.inputs[0].shape[0]
+        batches = f", in batches of {fixed}" if fixed else ""
         received = ", ".join(f"{array.dtype}{array.shape}" for array in result)
         raise ValueError(
             "`data` must hold one array per input, with one and the same number of "
-            f"examples n > 0: {expected}. Received: {received}"
+            f"examples n > 0{batches}: {expected}. Received: {received}"
         )
     return [
         array.astype(_numpy_dtype(tensor))
@@ -66,7 +72,9 @@ def random_arrays(model: keras.Model, examples: int) -> list[np.ndarray]:
             *(n or _OPEN_SIZE for n in tensor.shape[1:]),
         )
         dtype = _numpy_dtype(tensor)
-        if dtype.startswith("float"):
+        if dtype == "str":
+            result.append(generator.choice(list("abcdefgh"), size=size))
+        elif dtype.startswith("float"):
             result.append(generator.normal(size=size).astype(dtype))
         else:
             high = 2 if dtype == "bool" else 256 if dtype == "uint8" else 2
@@ -93,7 +101,7 @@ def structure_keys(structure: Any, names: Sequence[str]) -> list[str]:
 
 def _numpy_dtype(tensor: Any) -> str:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return "float32" if dtype == "bfloat16" else dtype
+    return {"bfloat16": "float32", "string": "str"}.get(dtype, dtype)
 
 
 def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:

@@ -74,7 +74,8 @@ class Analysis:
                 f"Received: inputs={inputs!r}"
             )
         for name, value in (("round_to", round_to), ("min_units", min_units)):
-            if not isinstance(value, numbers.Integral) or value < 1:
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole or value < 1:
                 raise ValueError(
                     f"`{name}` must be a whole number >= 1. Received: {name}={value!r}"
                 )

@@ -6,7 +6,9 @@ off by one unit in the last place of the precision that it computes in.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -61,13 +63,36 @@ def outputs(
             (inputs,) = inputs
         else:
             inputs = keras.tree.pack_sequence_as(model.input, inputs)
-        result, _ = model.stateless_call(
-            trainable, non_trainable, inputs, training=False
-        )
+        with _states_at_zero(model):
+            result, _ = model.stateless_call(
+                trainable, non_trainable, inputs, training=False
+            )
         chunks.append([_numpy(y) for y in keras.tree.flatten(result)])
     if len(chunks) == 1:
         return chunks[0]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+@contextlib.contextmanager
+def _states_at_zero(model: keras.Model) -> Iterator[None]:
+    """Recurrent layers start from zeros inside, and go on as before afterwards.
+
+    Their states are no weights, so that stateless calls change them, too.
+    """
+    states = [
+        state
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(getattr(layer, "states", None) or [])
+    ]
+    before = [keras.ops.convert_to_numpy(state) for state in states]
+    for state in states:
+        state.assign(keras.ops.zeros_like(state))
+    try:
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)
 
 
 def tolerances(

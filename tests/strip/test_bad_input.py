@@ -135,6 +135,31 @@ def test_data_that_does_not_fit(data):
         keras_l0.strip(gated(), data=data)
 
 
+@pytest.mark.parametrize("name", ["round_to", "min_units"])
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "8", None, True, [8]])
+def test_numbers_out_of_range(name, wrong):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number >= 1") as e:
+        keras_l0.strip(gated(), **{name: wrong})
+    assert f"{name}={wrong!r}" in str(e.value)
+
+
+@pytest.mark.parametrize("wrong", [3, None, [3], [layers.Dense(2)], True])
+def test_what_names_no_layer(wrong):
+    with pytest.raises(TypeError, match="`keep` must be names of layers"):
+        keras_l0.strip(gated(), keep=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["hiden", ["hidden", "hiden"], ("hiden",)])
+def test_unknown_layers(wrong):
+    with pytest.raises(ValueError, match="`keep` must name.*'hidden'.*'hiden'"):
+        keras_l0.strip(gated(), keep=wrong)
+
+
+def test_known_layers():
+    for keep in ("hidden", ["hidden"], iter(["hidden"])):
+        assert keras_l0.strip(gated(), keep=keep).layers[1].units == 5
+
+
 def test_data_that_fits():
     stripped = keras_l0.strip(gated(), data=np.ones((3, 4)))
     assert stripped.count_params() == 4 * 5 + 5 + 5 * 2 + 2

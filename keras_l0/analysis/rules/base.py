@@ -11,9 +11,10 @@ instead of NumPy arrays, so they compute with `keras_l0.analysis.logic` only.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -35,6 +36,23 @@ from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
 
 class Barrier(Exception):
     """Raised in `Rule.connect`: this call cannot be looked through, and why."""
+
+
+@contextlib.contextmanager
+def blaming(rule: Rule) -> Iterator[None]:
+    """Errors inside say which layer they are about, and whose rule failed."""
+    try:
+        yield
+    except Exception as error:
+        kind = type(rule.node.operation).__name__
+        where = f"While stripping {rule.node.name!r} ({kind})"
+        if isinstance(rule, BarrierRule):
+            raise ValueError(
+                f"{where}: it is a barrier ({rule.reason}), and cannot be made anew as "
+                f"it is: {error}"
+            ) from error
+        name = type(rule).__name__
+        raise RuntimeError(f"{where}: its rule {name} failed: {error}") from error
 
 
 class Rule:
@@ -291,6 +309,8 @@ def rule_for(
     if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
+    if held := _held(node.operation):
+        return BarrierRule(node, ins, atoms, held)
     try:
         rule = rule_type.of(node, ins, atoms)
     except Barrier as barrier:
@@ -298,6 +318,17 @@ def rule_for(
     if first is not None and rule.shares_weights:
         _share(rule, first, atoms)
     return rule
+
+
+def _held(operation: Any) -> str | None:
+    """Why the weights of a layer, or of one inside it, are not what they seem."""
+    layers: Any = getattr(operation, "_flatten_layers", list)()
+    for layer in layers:
+        if mode := getattr(layer, "quantization_mode", None):
+            return f"its weights are quantized ({mode}): strip first, then quantize"
+        if getattr(layer, "lora_enabled", False):
+            return "LoRA is enabled: its kernel is not one array"
+    return None
 
 
 def _share(rule: Rule, first: Rule, atoms: Atoms) -> None:
