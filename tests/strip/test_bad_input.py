@@ -234,10 +234,3 @@ def test_a_model_without_gates_is_copied_with_a_word():
         copy = keras_l0.strip(model)
     assert copy.count_params() == model.count_params()
     assert "Nothing is gated" in str(keras_l0.plan(model))
-
-
-@pytest.mark.parametrize("keep", [5, [1], None])
-def test_keep_takes_names(keep):
-    model = gated()
-    with pytest.raises(TypeError, match="`keep` must be names of layers"):
-        keras_l0.strip(model, keep=keep)
