@@ -20,7 +20,8 @@ from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, opaque
 from keras_l0.analysis.graph import Node, Tensor, trace
-from keras_l0.analysis.rules.base import Rule, rule_for
+from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
 from keras_l0.layers import L0Gate, find_gates
 

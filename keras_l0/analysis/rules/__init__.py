@@ -26,7 +26,8 @@ from keras_l0.analysis.rules import (
     splits,
     wrappers,
 )
-from keras_l0.analysis.rules.base import RULES, Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import RULES, register_strip_rule
 
 __all__ = [
     "RULES", "Barrier", "Rule", "applications", "arithmetic", "attention", "conv",

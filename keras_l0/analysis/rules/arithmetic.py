@@ -17,7 +17,8 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Node, Tensor
 from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
-from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from keras_l0.analysis.facts import (
     pinned,
 )
 from keras_l0.analysis.logic import any_, count
-from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
@@ -32,6 +32,7 @@ from keras_l0.analysis.rules.reading import (
     positions,
     replaced,
 )
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 # The projections of Keras' attention layers, by the names that they give them.
 _INPUTS = ("query", "key", "value", "gate")

@@ -12,10 +12,11 @@ from keras_l0.analysis.activations import describe
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Size
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_
-from keras_l0.analysis.rules.base import Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.grouped import GroupedRule
 from keras_l0.analysis.rules.producers import Moved, Producer
 from keras_l0.analysis.rules.reading import float64
+from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import channel_axis, meets_border, positions_of
 from keras_l0.layers import L0Conv2D
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from keras_l0.analysis.rules.base import register_strip_rule
 from keras_l0.analysis.rules.producers import Producer
+from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0Dense
 
 

@@ -20,8 +20,8 @@ from keras_l0.analysis.facts import (
     opaque,
 )
 from keras_l0.analysis.logic import any_, count
-from keras_l0.analysis.rules.base import register_strip_rule
 from keras_l0.analysis.rules.reading import ReadingRule, float64
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 
 @register_strip_rule(keras.layers.EinsumDense)

@@ -10,12 +10,8 @@ import numpy as np
 from keras_l0.analysis.activations import Activation, describe
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
 from keras_l0.analysis.logic import and_, array_like, count, not_, or_
-from keras_l0.analysis.rules.base import (
-    Barrier,
-    Rule,
-    register_barrier,
-    register_strip_rule,
-)
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
 
 
 class ElementwiseRule(Rule):

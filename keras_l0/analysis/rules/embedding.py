@@ -9,13 +9,14 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Site, Size, opaque
 from keras_l0.analysis.logic import count
-from keras_l0.analysis.rules.base import Barrier, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
     on_last_axis,
     positions,
 )
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 
 @register_strip_rule(keras.layers.Embedding)

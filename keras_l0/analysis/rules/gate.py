@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.logic import like, not_, or_
-from keras_l0.analysis.rules.base import Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0Gate
 
 

@@ -19,8 +19,9 @@ from keras_l0.analysis.logic import (
     or_,
     take,
 )
-from keras_l0.analysis.rules.base import Barrier, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.producers import Producer
+from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import channel_axis, meets_border
 
 

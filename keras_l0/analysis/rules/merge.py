@@ -20,8 +20,9 @@ from keras_l0.analysis.logic import (
     not_,
     or_,
 )
-from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.moves import axis_of
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 
 def same_axis(ins: list[Channels], node: Node) -> int:

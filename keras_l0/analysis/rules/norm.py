@@ -11,9 +11,8 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, any_, count, group_any, like, not_, or_, take
-from keras_l0.analysis.rules.base import (
-    Barrier,
-    Rule,
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import (
     register_barrier,
     register_strip_rule,
     rule_for,

@@ -18,12 +18,7 @@ from keras_l0.analysis.rules.arithmetic import (
     SubtractRule,
     SumRule,
 )
-from keras_l0.analysis.rules.base import (
-    Barrier,
-    Rule,
-    register_barrier,
-    register_strip_rule,
-)
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
 from keras_l0.analysis.rules.merge import ConcatenateRule, StackRule
 from keras_l0.analysis.rules.moves import (
@@ -47,6 +42,7 @@ from keras_l0.analysis.rules.reduction import (
     SpreadRule,
     SumOverRule,
 )
+from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
 from keras_l0.analysis.rules.shape import ReshapeRule
 from keras_l0.analysis.rules.spatial import (
     PaddingRule,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_l0.analysis.facts import Atoms, Channels
-from keras_l0.analysis.rules.base import register_strip_rule
+from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import SpatialRule, spatial_layers
 
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels
-from keras_l0.analysis.rules.base import Barrier, register_barrier, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
+from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
 from keras_l0.analysis.rules.spatial import SpatialRule, WarpingRule
 
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, opaque
 from keras_l0.analysis.logic import array_like, count, or_
-from keras_l0.analysis.rules.base import Barrier, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
     on_last_axis,
     replaced,
 )
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _LAYERS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)

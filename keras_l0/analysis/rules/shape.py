@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.logic import group_any, take
-from keras_l0.analysis.rules.base import Barrier, Rule, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import register_strip_rule
 
 
 class MovingRule(Rule):

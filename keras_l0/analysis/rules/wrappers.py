@@ -11,13 +11,8 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.graph import Node, Tensor
-from keras_l0.analysis.rules.base import (
-    RULES,
-    Barrier,
-    BarrierRule,
-    Rule,
-    register_strip_rule,
-)
+from keras_l0.analysis.rules.base import Barrier, BarrierRule, Rule
+from keras_l0.analysis.rules.registry import RULES, register_strip_rule
 
 
 @register_strip_rule(keras.layers.TimeDistributed)
