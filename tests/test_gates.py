@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -127,3 +128,15 @@ def test_gates_show_in_the_variables_of_the_model():
     paths = [v.path for v in model.trainable_variables]
     assert any(p.endswith("hidden/gate/raw_log_alpha") for p in paths)
     assert model.count_params() == 3 * 4 + 4 + 4
+
+
+def test_strip_leaves_the_states_of_recurrent_layers_alone():
+    x = keras.Input((5, 4), batch_size=3)
+    recurrent = keras.layers.LSTM(3, stateful=True)
+    model = keras.Model(x, recurrent(keras_l0.layers.L0Dense(5)(x)))
+    model(np.ones((3, 5, 4), "float32"))
+    held = [keras.ops.convert_to_numpy(state) for state in recurrent.states]
+    assert all(state.any() for state in held)
+    assert keras_l0.strip(model).count_params() == model.count_params() - 5
+    for state, before in zip(recurrent.states, held, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), before)

@@ -87,7 +87,7 @@ def _states_at_zero(model: keras.Model) -> Iterator[None]:
     ]
     before = [keras.ops.convert_to_numpy(state) for state in states]
     for state in states:
-        state.assign(keras.ops.zeros_like(state))
+        state.assign(np.zeros(state.shape))
     try:
         yield
     finally:
