@@ -138,3 +138,22 @@ def test_strip_stops_there(kind):
     stripped = keras_l0.strip(model, verify=False)
     for old, new in zip(run(model, inputs), run(stripped, inputs), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9)
+
+
+def test_the_sign_of_zero_is_not_promised():
+    """A closed gate makes -0.0 of what is negative, strip 0.0: no two other numbers."""
+    x = keras.Input((4,))
+    h = L0Dense(6, "tanh")(x)
+    model = keras.Model(x, [h, keras.ops.arctan2(h, -1.0)])
+    (gate,) = keras_l0.gates(model)
+    gate.assign_log_alpha(np.where(np.arange(6) % 2, -9.0, 0.8))
+    (barrier,) = [b for b in keras_l0.plan(model).barriers if b.kind == "Arctan2"]
+    assert barrier.reason == "it tells -0.0, which a closed gate may make, from 0.0"
+    inputs = np.random.default_rng(0).normal(size=(20, 4))
+    old, angles = run(model, inputs)
+    new, others = run(keras_l0.strip(model, verify=False), inputs)
+    np.testing.assert_allclose(new, old, atol=1e-12)
+    assert (np.signbit(old) != np.signbit(new)).any()
+    np.testing.assert_allclose(np.cos(others), np.cos(angles), atol=1e-12)
+    with pytest.raises(RuntimeError, match="differs from that of model"):
+        keras_l0.strip(model)
