@@ -29,7 +29,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from checkout import COMMIT
-from strip_zoo_runs import MODELS, WIDTHS, measure, prove, versions
+from strip_zoo_runs import MODELS, WIDTHS, build, measure, prove, versions
 from strip_zoo_table import render, run_row
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +51,7 @@ def child(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 def run_child(key: dict[str, Any], args: argparse.Namespace) -> None:
     start = time.perf_counter()
     if key["kind"] == "proof":
-        record = prove(key["model"], key["seed"], args.corners)
+        record = prove(lambda: build(key["model"]), key["seed"], args.corners)
     else:
         record = measure(key["model"], key["seed"], args.repeats)
     record |= {
