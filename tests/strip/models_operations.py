@@ -64,6 +64,7 @@ NORMALIZATIONS = {
     ),
     "rescaling": lambda: layers.Rescaling(0.3, 0.2),
     "rescaling_only": lambda: layers.Rescaling(2),
+    "rescaling_row": lambda: layers.Rescaling(np.linspace(0.3, 2, 8)[None], 0.1),
     "rescaling_array": lambda: layers.Rescaling([1.0, 2, 3, 4, 5, 6, 7, 8], [0.1] * 8),
     "prelu": lambda: layers.PReLU(shared_axes=[1]),
     "prelu_positions": lambda: layers.PReLU(),

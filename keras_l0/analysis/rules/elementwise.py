@@ -137,18 +137,20 @@ class RescalingRule(ElementwiseRule):
     """``x * scale + offset``, numbers or one number per channel."""
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (x,) = self.ins
-        first = keras.config.image_data_format() == "channels_first"
-        numbers = [
-            np.asarray(n, "float64") for n in (self.layer.scale, self.layer.offset)
-        ]
-        if any(n.ndim > 1 or (n.ndim and first) for n in numbers):
-            raise Barrier("it scales by an array")
-        last = x.axis == len(self.node.inputs[0].shape) - 1
-        if any(n.size > 1 for n in numbers) and not last:
-            raise Barrier("it scales along another axis than the channels'")
-        self.scale, self.offset = (np.broadcast_to(n, x.size) for n in numbers)
+        self.scale, self.offset = map(
+            self._per_channel, (self.layer.scale, self.layer.offset)
+        )
         return super().connect(atoms)
+
+    def _per_channel(self, value: Any) -> np.ndarray:
+        (x,), rank = self.ins, len(self.node.inputs[0].shape)
+        array = np.asarray(value, "float64")
+        if 0 < array.ndim < 3 and keras.config.image_data_format() == "channels_first":
+            raise Barrier("it takes the first axis of its numbers for the channels'")
+        spots = [a + rank - array.ndim for a, n in enumerate(array.shape) if n > 1]
+        if spots not in ([], [x.axis]):
+            raise Barrier("it scales along another axis than the channels'")
+        return np.broadcast_to(array.ravel(), x.size)
 
     @property
     def passes_scale(self) -> bool:
@@ -160,9 +162,14 @@ class RescalingRule(ElementwiseRule):
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.ins[0] if self.passes_scale else site.rescale(0)
         config = self.layer.get_config()
-        for name, numbers in (("scale", self.scale), ("offset", self.offset)):
-            if np.size(getattr(self.layer, name)) > 1:
-                config[name] = numbers[site.keep[0]].tolist()
+        for name in ("scale", "offset"):
+            value = getattr(self.layer, name)
+            if np.size(value) > 1:
+                spot = int(np.argmax(np.shape(value)))
+                cut = np.compress(site.keep[0], value, axis=spot)
+                # Of a list, TensorFlow makes float32; of an array, it does not.
+                cut = cut if isinstance(value, np.ndarray) else cut.tolist()
+                config[name] = keras.saving.serialize_keras_object(cut)
         return [(self.node.call(site.build(type(self.layer), config, []), [x.tensor]),
                  x.scale)]  # fmt: skip
 
