@@ -31,12 +31,14 @@ class Operand:
         value: For each channel of the result its value at rest, or the constant's; NaN
             where a constant differs by position.
         dtype: Its dtype.
+        scalar: The constant itself if it is one number (or an option, as in `isclose`).
     """
 
     index: int | None
     wide: bool
     value: np.ndarray
     dtype: str
+    scalar: Any = None
 
 
 class ArithmeticRule(Rule):
@@ -119,7 +121,8 @@ class ArithmeticRule(Rule):
         held = keras.ops.convert_to_tensor(value).dtype
         dtype = keras.backend.standardize_dtype(held)
         whole = np.broadcast_to(first, self.width)
-        return Operand(None, len(first) > 1, whole, dtype)
+        scalar = None if array.ndim else value
+        return Operand(None, len(first) > 1, whole, dtype, scalar)
 
     def _spot(self, array: np.ndarray) -> int | None:
         """The axis of a constant that lies along the channels, if it has one."""
@@ -130,12 +133,8 @@ class ArithmeticRule(Rule):
 
     def combine(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The function of one number per channel for each operand."""
-        operands = zip(values, self.operands_of, strict=True)
-        numbers = [
-            v if _is_float(o.dtype) else np.nan_to_num(v).astype(o.dtype)
-            for v, o in operands
-        ]
-        result = self.replaced(self.layer, iter(numbers))
+        numbers = map(_number, self.operands_of, values)
+        result = self.replaced(self.layer, numbers)
         return np.asarray(keras.ops.convert_to_numpy(result), dtype="float64")
 
     def replaced(self, operation: Callable[..., Any], values: Iterator[Any]) -> Any:
@@ -397,6 +396,15 @@ def _array(value: Any) -> np.ndarray:
         return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
     except Exception:
         raise Barrier(f"one of its operands is {type(value).__name__}") from None
+
+
+def _number(operand: Operand, value: np.ndarray) -> Any:
+    """What the function is called on for an operand, to try out one number each."""
+    if operand.scalar is not None:
+        return operand.scalar
+    if _is_float(operand.dtype):
+        return value
+    return np.nan_to_num(value).astype(operand.dtype)
 
 
 def _is_float(dtype: str) -> bool:
