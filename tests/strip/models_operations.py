@@ -323,6 +323,7 @@ BINARY = (
     "logical_and logical_or logical_xor not_equal true_divide floor_divide mod "
     "divide_no_nan"
 ).split()
+BINARY = [name for name in BINARY if hasattr(ops, name)]
 
 
 def unary(names, prepare=lambda h: h):
