@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
             runs.append(record)
             args.output.write_text(json.dumps(runs, indent=1) + "\n")
             print(run_row(record), flush=True)
-    args.output.with_suffix(".md").write_text(render(runs) + "\n")
+    args.output.with_suffix(".md").write_text(render(runs, every) + "\n")
     return sum(bool(r.get("failures")) for r in runs)
 
 

@@ -114,11 +114,15 @@ def mutate(stripped: keras.Model, rng: np.random.Generator) -> str:
         for number, weight in enumerate(layer.weights)
         if "kernel" in weight.name and weight.shape[-1] > 1
     ]
-    layer, number = choices[rng.integers(len(choices))]
-    weights = layer.get_weights()
-    weights[number] = swapped(weights[number])
-    layer.set_weights(weights)
-    return layer.name
+    for choice in rng.permutation(len(choices)):
+        layer, number = choices[choice]
+        weights = layer.get_weights()
+        before, weights[number] = weights[number], swapped(weights[number])
+        # Units that are closed, but held by a barrier, are alike: both are 0.
+        if not np.array_equal(before, weights[number]):
+            layer.set_weights(weights)
+            return layer.name
+    raise ValueError(f"`stripped` has no two units that differ: {stripped.name!r}")
 
 
 def check_corners(

@@ -33,9 +33,11 @@ PROOF_HEADER = (
 )
 
 
-def render(runs: list[dict]) -> str:
-    """The runs as Markdown: what each model costs, and each proof."""
+def render(runs: list[dict], models: Sequence[str]) -> str:
+    """The runs as Markdown: each model's reach and cost, each proof, what is left."""
     parts = [PREFACE]
+    if left := [m for m in models if m not in {r["model"] for r in runs}]:
+        parts.append(f"Not run yet: {', '.join(left)}.")
     for kind, header in (("measure", MODEL_HEADER), ("proof", PROOF_HEADER)):
         rows = [run_row(r) for r in runs if r["kind"] == kind]
         parts += [f"## {TITLES[kind]}", table(header, rows)]
