@@ -156,6 +156,6 @@ def pinned(reference: Any) -> Demand:
 
 def opaque(shape: tuple[int | None, ...], atoms: Atoms) -> Channels:
     """Fresh channels on the last axis of a tensor of this shape."""
-    if len(shape) > 1 and shape[-1] is not None:
+    if len(shape) > 1 and shape[-1]:
         return Channels.rest_at_zero(len(shape) - 1, atoms.new(shape[-1]))
     return Channels.rest_at_zero(None, atoms.new(1))

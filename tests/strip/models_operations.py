@@ -265,6 +265,7 @@ for _name, _move in {
     "tile": lambda a, b: [ops.tile(b, (1, 2, 1)), ops.tile(b, (1, 1, 2))],
     "split": lambda a, b: [*ops.split(b, 2, axis=-1), *ops.split(a, [1, 4], axis=2)],
     "split_positions": lambda a, b: ops.split(b, 2, axis=1),
+    "split_nothing": lambda a, b: ops.split(b, [6], axis=-1)[0],
     "pad": lambda a, b: [ops.pad(h, ((0, 0), (1, 2), (0, 0))) for h in (a, b)],
     "pad_number": lambda a, b: ops.pad(
         a, ((0, 0), (1, 2), (0, 0)), constant_values=0.3

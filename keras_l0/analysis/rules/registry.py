@@ -89,6 +89,8 @@ def rule_for(
         return BarrierRule(node, ins, atoms, held)
     try:
         rule = rule_type.of(node, ins, atoms)
+        if not all(channels.size for channels in rule.outs):
+            raise Barrier("it makes a tensor without channels")
     except Barrier as barrier:
         rule = BarrierRule(node, ins, atoms, str(barrier))
     if first is not None and rule.shares_weights:
