@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torch lint notebooks venv clean
+.PHONY: help demo test test-torch nightly lint notebooks venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test: $(VENV)/.test ## all tests on TensorFlow, then those that hold on any back
 test-torch: $(VENV_TORCH)/.test ## the tests that hold on any backend, on Torch
 	@echo "running the tests on the Torch backend"
 	@KERAS_BACKEND=torch $(VENV_TORCH)/bin/python -m pytest -m "not tensorflow" $(PYTEST_ARGS)
+
+nightly: $(VENV)/.test ## thousands of random graphs through strip, hours
+	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest --hypothesis-profile=nightly tests/strip/test_property.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and formatting) and mypy
 	@echo "checking with ruff and mypy"

@@ -6,9 +6,23 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import keras_l0
 from keras_l0.layers.gated import Gated
+
+# pytest --hypothesis-profile=nightly
+for _name, _examples in (("ci", 120), ("nightly", 4000)):
+    settings.register_profile(
+        _name,
+        max_examples=_examples,
+        derandomize=_name == "ci",
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)
