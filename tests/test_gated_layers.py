@@ -4,12 +4,38 @@ import math
 import keras
 import numpy as np
 import pytest
+from cases import CASES, gated_layers
 from keras import ops
 
 import keras_l0
 from keras_l0 import GateOptions, HardConcrete
+from keras_l0.analysis.rules import RULES
 from keras_l0.layers import L0Conv2D, L0Dense
 from keras_l0.regularizers import L0
+
+
+def pytest_generate_tests(metafunc):
+    """`case` is every gated layer of the package, those added later included.
+
+    What takes long (it is marked `distinct`) runs on those that bring code of their own
+    to calls, and on two of the many that have only what all have.
+    """
+    if "case" in metafunc.fixturenames:
+        layers = gated_layers()
+        if metafunc.definition.get_closest_marker("distinct"):
+            few = (L0Dense, L0Conv2D)
+            layers = [cls for cls in layers if cls in few or "call" in vars(cls)]
+        cases = [CASES[cls] for cls in layers if cls in CASES]
+        metafunc.parametrize("case", cases, ids=lambda case: case.cls.__name__)
+
+
+def test_every_gated_layer_has_a_case_and_a_rule():
+    layers = set(gated_layers())
+    assert layers == set(CASES)
+    assert not layers - set(RULES)
+    public = set(map(keras_l0.layers.__dict__.get, keras_l0.layers.__all__))
+    assert layers <= public
+
 
 SHIFT = 2 / 3 * math.log(11)
 BACKEND = keras.backend.backend()
@@ -78,15 +104,15 @@ def test_unknown_arguments_are_refused(case):
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_open_gates_are_the_keras_layer_to_the_bit(case, use_bias):
-    gated, plain = same_weights(case, use_bias=use_bias)
+    gated, plain = same_weights(case, **case.bias(use_bias))
     x = case.batch(16)
     expected = values(plain(x))
     for training in (None, False):
         np.testing.assert_array_equal(values(gated(x, training=training)), expected)
     gated.gate.assign_log_alpha(1e6)
     np.testing.assert_array_equal(values(gated(x, training=True)), expected)
-    model = keras.Sequential([keras.Input(case.input_shape), gated])
-    plain_model = keras.Sequential([keras.Input(case.input_shape), plain])
+    model = keras.Sequential([case.input(), gated])
+    plain_model = keras.Sequential([case.input(), plain])
     np.testing.assert_array_equal(
         model.predict(x, verbose=0), plain_model.predict(x, verbose=0)
     )
@@ -127,7 +153,7 @@ def test_one_gate_per_unit(case):
 @pytest.mark.parametrize("l0", [0.25, L0(0.25)])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_cost_is_the_weights_of_a_unit(case, use_bias, l0):
-    layer = case.gated(l0=l0, use_bias=use_bias)
+    layer = case.gated(l0=l0, **case.bias(use_bias))
     layer.build((None, *case.input_shape))
     cost = case.cost if use_bias else case.cost_without_bias
     layer.gate.assign_log_alpha(case.log_alphas())
@@ -158,7 +184,7 @@ def thrice(layer, x):
 
 
 def in_two_models(layer, x):
-    inner = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    inner = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype), layer])
     return keras.layers.Add()([inner(x), layer(x)])
 
 
@@ -172,7 +198,7 @@ WIRINGS = [once, twice, thrice, in_two_models, time_distributed]
 
 
 def check_charged_once(case, layer, wiring):
-    l0, x = layer.gate.regularizer.l0, keras.Input(case.input_shape)
+    l0, x = layer.gate.regularizer.l0, case.input()
     h = wiring(layer, x)
     model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
     layer.gate.assign_log_alpha(case.log_alphas())
@@ -188,6 +214,7 @@ def check_charged_once(case, layer, wiring):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.distinct
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_charged_once_however_often_it_is_called(case, wiring):
     check_charged_once(case, case.gated(l0=0.125), wiring)
@@ -198,6 +225,7 @@ needs_remat = pytest.mark.skipif(
 )
 
 
+@pytest.mark.distinct
 @needs_remat
 @pytest.mark.parametrize("mode", ["full", "activations"])
 def test_charged_once_under_remat(case, mode):
@@ -206,13 +234,14 @@ def test_charged_once_under_remat(case, mode):
     check_charged_once(case, layer, twice)
 
 
+@pytest.mark.distinct
 def test_charged_with_the_other_losses(case):
     """Beside weight penalties of Keras, on top of the loss on the data."""
-    layer = case.gated(l0=0.125, kernel_regularizer=keras.regularizers.L2(0.5))
+    layer = case.gated(l0=0.125, **{case.regularizer: keras.regularizers.L2(0.5)})
     model = case.model(layer)
     layer.gate.assign_log_alpha(case.log_alphas())
     penalty = 0.125 * case.cost * sigmoid(case.log_alphas() + SHIFT).sum()
-    penalty += 0.5 * (values(layer.kernel).astype("float64") ** 2).sum()
+    penalty += 0.5 * (values(case.kernel(layer)).astype("float64") ** 2).sum()
     x, y = case.batch(8), np.ones((8, 2), "float32")
     error = ((model.predict(x, verbose=0) - 1) ** 2).mean()
     model.compile(loss="mse")
@@ -281,12 +310,15 @@ def test_gradients_reach_the_weights_through_open_gates_only(case, gradient):
     layer.build((None, *case.input_shape))
     layer.gate.assign_log_alpha(case.log_alphas() * 100)
     x = case.batch()
-    found = gradient(lambda: ops.sum(layer(x, training=True)), layer.kernel)
+    kernel = case.kernel(layer)
+    found = gradient(lambda: ops.sum(layer(x, training=True)), kernel)
+    found = case.by_unit(ops.convert_to_numpy(found))
     closed = case.log_alphas() < 0
     assert (found[..., closed] == 0).all()
     assert (found[..., case.log_alphas() > 0] != 0).any()
 
 
+@pytest.mark.distinct
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False},
@@ -307,6 +339,7 @@ def test_trains_however_it_is_compiled(case, options):
     assert (values(layer.gate.log_alpha) != before).all()
 
 
+@pytest.mark.distinct
 def test_closes_under_a_strong_penalty_and_stays_open_without(case):
     for l0, closed in ((1.0, True), (0.0, False)):
         layer = case.gated(l0=l0)
@@ -316,6 +349,7 @@ def test_closes_under_a_strong_penalty_and_stays_open_without(case):
         assert (values(layer.gate.test_gates) == (0 if closed else 1)).all()
 
 
+@pytest.mark.distinct
 def test_same_seed_same_numbers(case):
     def trained(seed):
         keras.utils.set_random_seed(seed)
@@ -341,7 +375,7 @@ def test_mixed_precision(case, policy, how):
         layer = case.gated(l0=1e-4)
     else:
         layer = case.gated(l0=1e-4, dtype=policy)
-    model = case.model(layer)
+    case.model(layer)
     of = keras.backend.standardize_dtype
     assert of(layer(case.batch()).dtype) == policy.removeprefix("mixed_")
     assert of(layer.gate.raw.dtype) == "float32"
@@ -350,11 +384,17 @@ def test_mixed_precision(case, policy, how):
     # A penalty that half precision would round to 0.
     layer.gate.assign_log_alpha(-30.0)
     assert 0 < values(layer.losses[0]) < 1e-12
+
+
+@pytest.mark.distinct
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_trains_in_mixed_precision(case, policy):
+    keras.config.set_dtype_policy(policy)
+    layer = case.gated(l0=1e-4)
+    model = case.model(layer)
     layer.gate.assign_log_alpha(0.0)
-    if how == "argument":
-        return
     model.compile(keras.optimizers.Adam(0.01), "mse")
-    x, y = case.batch(8).astype("float16"), targets(8)
+    x, y = case.batch(8, dtype="float16"), targets(8)
     history = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert np.isfinite(values(layer.gate.log_alpha)).all()
@@ -410,6 +450,7 @@ def test_cloned(case):
     assert (values(gate.log_alpha) != -9).all()
 
 
+@pytest.mark.distinct
 @pytest.mark.parametrize("frozen_by", ["argument", "attribute", "model"])
 def test_frozen_layers(case, frozen_by):
     kwargs = {"trainable": False} if frozen_by == "argument" else {}
@@ -443,7 +484,8 @@ def test_gates_frozen_on_their_own_stay_frozen_in_copies(case, tmp_path):
     layer = case.gated(l0=0.5)
     model = case.model(layer)
     layer.gate.trainable = False
-    assert model.losses == [] and layer.kernel in model.trainable_weights
+    trained = {id(w) for w in model.trainable_weights}
+    assert model.losses == [] and id(case.kernel(layer)) in trained
     model.save(tmp_path / "model.keras")
     for copy in (
         keras.models.load_model(tmp_path / "model.keras"),
@@ -451,7 +493,7 @@ def test_gates_frozen_on_their_own_stay_frozen_in_copies(case, tmp_path):
     ):
         (gate,) = keras_l0.gates(copy)
         assert not gate.trainable and copy.losses == []
-        assert len(copy.trainable_weights) == len(model.trainable_weights) == 4
+        assert len(copy.trainable_weights) == len(trained)
 
 
 def test_config_round_trip(case):
@@ -507,6 +549,7 @@ def test_dense_on_sequences():
     assert values(layer.losses[0]) == pytest.approx(3 * 4, rel=1e-3)
 
 
+@pytest.mark.distinct
 @needs_remat
 def test_gradient_under_remat(case, gradient):
     with keras.RematScope("full"):

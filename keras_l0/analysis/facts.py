@@ -147,6 +147,11 @@ class Site:
     build: Callable[..., Any]
     rescale: Callable[[int], Signal]
 
+    @property
+    def scale(self) -> np.ndarray:
+        """The call's own gates, times what gates further on ask for."""
+        return self.factor * (1.0 if self.gate is None else self.gate)
+
 
 def pinned(reference: Any) -> Demand:
     """The demand for every channel, in the reference's length and namespace."""

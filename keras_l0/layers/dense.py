@@ -9,19 +9,8 @@ from keras_l0.layers.gated import Gated
 class L0Dense(Gated, keras.layers.Dense):
     """`keras.layers.Dense` with one gate per unit, behind its activation.
 
-    Takes every argument of `keras.layers.Dense`, and:
-
-    Args:
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`. One unit switches its column of the kernel and its bias.
-        gate_options: `GateOptions`.
-
-    Call arguments:
-        inputs: A tensor of shape ``(batch, ..., features)``.
-        training: Whether to draw the gates (True) or to use their test-time values.
-
-    Output shape:
-        ``(batch, ..., units)``.
+    A unit switches its column of the kernel and its bias. Inputs are of shape
+    ``(batch, ..., features)``, outputs ``(batch, ..., units)``.
 
     Example:
         >>> import keras, keras_l0

@@ -11,6 +11,24 @@ import keras
 from keras_l0.layers.gate import GateOptions, L0Gate
 from keras_l0.regularizers import L0
 
+# What the docstring of each gated layer says in front of its example.
+_COMMON = """\
+Takes every argument of `keras.layers.{name}`, and:
+
+Args:
+    l0: Strength of the penalty per parameter, a float >= 0 or a
+        `regularizers.L0`.
+    gate_options: `GateOptions`.
+
+Call arguments:
+    inputs: What `keras.layers.{name}` takes.
+    training: Whether to draw the gates (True) or to use their test-time values.
+
+Output shape:
+    That of `keras.layers.{name}`.
+
+Example:"""
+
 # To a type checker the mixin is what it is mixed into.
 if TYPE_CHECKING:
     from keras.layers import Layer as _Layer
@@ -21,8 +39,10 @@ else:
 class Gated(_Layer):
     """Mixin: a Keras layer whose output units (after its activation) are gated.
 
-    A gated layer is declared as ``class L0X(Gated, keras.layers.X)``. It takes every
-    argument of ``keras.layers.X`` and two more:
+    A gated layer is declared as ``class L0X(Gated, keras.layers.X)``. Its docstring
+    says what one unit is and switches, and counts one example; what all gated layers
+    have in common is put in front of the example. It takes every argument of
+    ``keras.layers.X`` and two more:
 
     Args:
         l0: Strength of the penalty per parameter, a float >= 0 or a
@@ -36,6 +56,8 @@ class Gated(_Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.plain_class = cls.__mro__[cls.__mro__.index(Gated) + 1]
+        if Gated in cls.__bases__ and cls.__doc__:
+            cls.__doc__ = _completed(cls.__doc__, cls.plain_class)
         # The layer's own arguments first, as Keras spells them in this version.
         signature = inspect.signature(cls.plain_class)
         extra = [
@@ -91,10 +113,14 @@ class Gated(_Layer):
         if not self.gate.built:
             output_shape = self.compute_output_shape(input_shape)
             units = output_shape[self.gated_axis]
-            # LoRA's factors are merged into the kernel before anything is shipped.
-            switched = [w for w in self.weights if not w.name.startswith("lora_")]
-            self.gate.cost = sum(math.prod(w.shape) for w in switched) / units
+            switched = sum(math.prod(w.shape) for w in self.switched_weights())
+            self.gate.cost = switched / units
             self.gate.build(output_shape)
+
+    def switched_weights(self) -> list[Any]:
+        """The layer's weights of which each unit has an equal part."""
+        # LoRA's factors are merged into the kernel before anything is shipped.
+        return [w for w in self.weights if not w.name.startswith("lora_")]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         plain = super().call
@@ -126,3 +152,9 @@ class Gated(_Layer):
     def plain_config(self) -> dict[str, Any]:
         """The config of the same layer without its gate."""
         return super().get_config()
+
+
+def _completed(docstring: str, plain: type) -> str:
+    """The docstring of a gated layer with the part that is the same for all."""
+    common = _COMMON.format(name=plain.__name__)
+    return inspect.cleandoc(docstring).replace("Example:", common, 1) + "\n"

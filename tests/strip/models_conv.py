@@ -4,6 +4,7 @@ import keras
 from keras import layers
 from models import case, chain
 
+import keras_l0
 from keras_l0.layers import L0Conv2D, L0Gate
 
 SHAPES = {1: (9, 4), 2: (7, 6, 4), 3: (4, 5, 4, 4)}
@@ -33,6 +34,23 @@ def network(rank, start, *members, shape=None):
     )  # fmt: skip
 
 
+def rank_of(kind):
+    return int(next(letter for letter in kind if letter.isdigit()))
+
+
+def filters_of(kind):
+    return () if "Depthwise" in kind else (5,)
+
+
+def gated_network(kind, start, **kwargs):
+    rank, filters = rank_of(kind), filters_of(kind)
+    layer = getattr(keras_l0.layers, f"L0{kind}")
+    return chain(
+        *start(rank), layer(*filters, 3, **kwargs), layer(*filters, 2),
+        layers.Flatten(), layers.Dense(2), shape=SHAPES[rank],
+    )  # fmt: skip
+
+
 STARTS = (at_zero, at_rest)
 SAME = {"padding": "same"}
 CAUSAL = {"padding": "causal", "dilation_rate": 2}
@@ -58,12 +76,23 @@ for _kind, _options in WINDOWS.items():
 
             @case(name=f"{_kind}{_suffix}_{_start.__name__}")
             def window(kind=_kind, kwargs=_kwargs, start=_start):
-                rank = int(next(letter for letter in kind if letter.isdigit()))
-                filters = () if "Depthwise" in kind else (5,)
                 return network(
-                    rank, start, getattr(layers, kind)(*filters, 3, **kwargs),
+                    rank_of(kind), start,
+                    getattr(layers, kind)(*filters_of(kind), 3, **kwargs),
                     layers.BatchNormalization(), layers.ReLU(), L0Gate(),
                 )  # fmt: skip
+
+    # The gated twin, with a gate of its own behind its activation.
+    for _start, _activation in zip(STARTS, ("relu", "sigmoid"), strict=True):
+
+        @case(name=f"L0{_kind}_{_start.__name__}")
+        def gated_window(kind=_kind, start=_start, activation=_activation):
+            options = list(WINDOWS[kind].values())[-1] | {"activation": activation}
+            return gated_network(kind, start, **options)
+
+    @case(name=f"L0{_kind}_dead", dead=("b",), alive=False)
+    def dead_window(kind=_kind):
+        return gated_network(kind, at_rest, name="b")
 
 
 for _start in STARTS:

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 from models import case, chain
 
-from keras_l0.layers import L0Dense, L0Gate
+from keras_l0.layers import L0Dense, L0EinsumDense, L0Embedding, L0Gate
 
 
 def gated(width=6):
@@ -97,6 +97,35 @@ def masked_branch():
     return keras.Model([x, y], layers.Dense(2)(layers.LSTM(4)(h)))
 
 
+@case
+def embedding_gated_inside():
+    x = tokens()
+    return keras.Model(x, layers.Dense(2)(L0Gate()(L0Embedding(5, 9)(x))))
+
+
+@case
+def embedding_gated_inside_shared():
+    x, y = tokens(), tokens(3)
+    embed = L0Embedding(5, 9)
+    h = layers.Concatenate(axis=1)([embed(x), L0Gate()(embed(y))])
+    return keras.Model([x, y], layers.Dense(2)(h))
+
+
+@case
+def embedding_gated_inside_masked():
+    x = tokens(5)
+    h = layers.BatchNormalization()(L0Embedding(5, 9, mask_zero=True)(x))
+    h = layers.LSTM(4, return_sequences=True)(L0Dense(6, "relu")(h))
+    return keras.Model(x, layers.Dense(2)(layers.GRU(3)(h)))
+
+
+@case(dead=("b",), alive=False)
+def embedding_gated_inside_dead():
+    x = tokens(5)
+    h = L0Embedding(5, 9, mask_zero=True, name="b")(x)
+    return keras.Model(x, layers.Dense(2)(layers.GRU(3)(h)))
+
+
 if hasattr(layers, "ReversibleEmbedding"):
     for _tied in (True, False):
 
@@ -158,6 +187,30 @@ for _name, (_equation, _shape, _options) in {
         h = layers.EinsumDense(equation, shape, **options)(gated()(x))
         h = layers.Dense(3)(L0Gate()(h))
         return keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+
+    _made = set(_equation.partition("->")[2]) - set(_equation.partition(",")[0])
+    if _made - {"."}:
+
+        @case(name=f"L0einsum_{_name}")
+        def gated_einsum(equation=_equation, shape=_shape, options=_options):
+            x = keras.Input((4, 5))
+            h = L0EinsumDense(equation, shape, **options)(gated()(x))
+            return keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+
+
+@case(dead=("b",), alive=False)
+def einsum_dead():
+    x = keras.Input((4, 5))
+    h = L0EinsumDense("abc,cd->abd", (4, 7), bias_axes="d", name="b")(gated()(x))
+    return keras.Model(x, layers.Dense(2)(layers.Dense(3, "relu")(h)))
+
+
+@case
+def einsum_gated_shared():
+    x, y = keras.Input((4, 5)), keras.Input((4, 5))
+    project = L0EinsumDense("abc,cd->abd", (4, 7), bias_axes="d")
+    a, b = project(gated()(x)), project(L0Dense(6, "relu")(y))
+    return keras.Model([x, y], layers.Dense(2)(L0Gate()(layers.Add()([a, b]))))
 
 
 @case

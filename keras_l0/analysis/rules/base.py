@@ -95,6 +95,13 @@ class Rule:
         """The `L0Gate` that this call multiplies its output by, if any."""
         return getattr(self.layer, "gate", None)
 
+    def plain(self) -> tuple[type, dict[str, Any]]:
+        """The layer's type and config, of a gated layer those of the one it extends."""
+        layer = self.layer
+        if hasattr(layer, "plain_config"):
+            return layer.plain_class, layer.plain_config()
+        return type(layer), layer.get_config()
+
     @property
     def positions(self) -> int:
         """Number of positions of the first output: all but batch and channels."""

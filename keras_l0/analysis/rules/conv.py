@@ -18,12 +18,22 @@ from keras_l0.analysis.rules.producers import Moved, Producer
 from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import channel_axis, meets_border, positions_of
-from keras_l0.layers import L0Conv2D
+from keras_l0.layers import (
+    L0Conv1D,
+    L0Conv1DTranspose,
+    L0Conv2D,
+    L0Conv2DTranspose,
+    L0Conv3D,
+    L0Conv3DTranspose,
+    L0SeparableConv1D,
+    L0SeparableConv2D,
+)
 
 
 @register_strip_rule(
-    keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, L0Conv2D
-)
+    keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
+    L0Conv1D, L0Conv2D, L0Conv3D,
+)  # fmt: skip
 class ConvRule(Producer):
     """A convolution; constants reach its borders where padding is read."""
 
@@ -75,10 +85,10 @@ class GroupedConvRule(GroupedRule):
 
 
 @register_strip_rule(
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
+    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
-)
+    L0Conv1DTranspose, L0Conv2DTranspose, L0Conv3DTranspose,
+)  # fmt: skip
 class ConvTransposeRule(Producer):
     """A transposed convolution, whose kernel is ``(..., out, in)``.
 
@@ -114,7 +124,10 @@ class ConvTransposeRule(Producer):
         return super().rebuilt(*args, **config)
 
 
-@register_strip_rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+@register_strip_rule(
+    keras.layers.SeparableConv1D, keras.layers.SeparableConv2D,
+    L0SeparableConv1D, L0SeparableConv2D,
+)  # fmt: skip
 class SeparableConvRule(Producer):
     """A depthwise convolution, and a pointwise one on what it makes.
 

@@ -22,9 +22,11 @@ from keras_l0.analysis.facts import (
 from keras_l0.analysis.logic import any_, count
 from keras_l0.analysis.rules.reading import ReadingRule, float64
 from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.layers import L0EinsumDense
+from keras_l0.layers.einsum import unit_label
 
 
-@register_strip_rule(keras.layers.EinsumDense)
+@register_strip_rule(keras.layers.EinsumDense, L0EinsumDense)
 class EinsumDenseRule(ReadingRule):
     """``activation(einsum(equation, x, kernel) + bias)``.
 
@@ -38,11 +40,8 @@ class EinsumDenseRule(ReadingRule):
         x, y = self.node.inputs[0], self.node.outputs[0]
         source, kernel, target = labels(layer.equation, len(x.shape))
         contracted = [c for c in kernel if c in source and c not in target]
-        made = [c for c in kernel if c in target and c not in source]
         channel = contracted[0] if len(contracted) == 1 else None
-        unit = made[0] if len(made) == 1 else None
-        if len(made) > 1 and target[-1] in made:
-            unit = target[-1]
+        unit = unit_label(layer.equation)
         self.labels, self.channel = (source, kernel, target), channel
 
         reasons = []
@@ -78,10 +77,6 @@ class EinsumDenseRule(ReadingRule):
         homogeneous = self.activation.homogeneous and self.unit is not None
         return homogeneous and reaches and not self.shares_weights
 
-    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        (y,) = super().forward(ins, gate)
-        return [y if gate is None else Flow(y.alive * gate, y.const)]
-
     def claims(self, outs: list[Demand]) -> list[Demand]:
         return super().claims(outs) if self.unit is None else outs
 
@@ -106,7 +101,7 @@ class EinsumDenseRule(ReadingRule):
         return Size(weights + bias, weights * repeats)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(self._scale(site) == 0, 0.0, np.nan)]
+        return [np.where(site.scale == 0, 0.0, np.nan)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         layer, keep = self.layer, site.keep[0]
@@ -125,9 +120,8 @@ class EinsumDenseRule(ReadingRule):
                 bias = bias + _aligned(
                     offset, axes.replace(self.channel, ""), bias_axes
                 )
-        scale = self._scale(site)
-        gated = hasattr(layer, "plain_config")
-        config = layer.plain_config() if gated else layer.get_config()
+        scale = site.scale
+        kind, config = self.plain()
         if self.unit is not None:
             column = axes.index(self.unit)
             cuts = [(kernel, column)]
@@ -140,12 +134,9 @@ class EinsumDenseRule(ReadingRule):
             bias = others[0] if others else bias
             config["output_shape"] = self._partial_shape(int(keep.sum()))
         weights = [kernel] if bias is None else [kernel, bias]
-        new = site.build(layer.plain_class if gated else type(layer), config, weights)
+        new = site.build(kind, config, weights)
         ((y, _),) = self.called(new, site)
         return [(y, scale)]
-
-    def _scale(self, site: Site) -> np.ndarray:
-        return site.factor * (1.0 if site.gate is None else site.gate)
 
     def _partial_shape(self, units: int) -> list[int | None]:
         """The layer's argument `output_shape` for another number of units."""

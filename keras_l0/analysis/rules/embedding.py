@@ -17,9 +17,10 @@ from keras_l0.analysis.rules.reading import (
     positions,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.layers import L0Embedding
 
 
-@register_strip_rule(keras.layers.Embedding)
+@register_strip_rule(keras.layers.Embedding, L0Embedding)
 class EmbeddingRule(ReadingRule):
     """A table with one row per index; the indices stay as they are."""
 
@@ -38,11 +39,11 @@ class EmbeddingRule(ReadingRule):
         return Size(self.layer.input_dim * count(keep[0]), 0.0)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.factor == 0, 0.0, np.nan)]
+        return [np.where(site.scale == 0, 0.0, np.nan)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         keep = site.keep[0]
-        return self._rebuilt(site, keep, self._table(site.factor)[:, keep])
+        return self._rebuilt(site, keep, self._table(site.scale)[:, keep])
 
     def _table(self, factor: np.ndarray | float = 1.0) -> np.ndarray:
         return float64(self.layer.embeddings) * factor
@@ -51,8 +52,9 @@ class EmbeddingRule(ReadingRule):
         self, site: Site, keep: np.ndarray, *tables: np.ndarray
     ) -> list[tuple[Any, np.ndarray]]:
         """The call of a layer with these weights."""
-        config = self.layer.get_config() | {"output_dim": int(keep.sum())}
-        return self.called(site.build(type(self.layer), config, list(tables)), site)
+        kind, config = self.plain()
+        config["output_dim"] = int(keep.sum())
+        return self.called(site.build(kind, config, list(tables)), site)
 
 
 def _reversible() -> list[type]:

@@ -23,6 +23,7 @@ from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.producers import Producer
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import channel_axis, meets_border
+from keras_l0.layers import L0DepthwiseConv1D, L0DepthwiseConv2D
 
 
 class GroupedRule(Producer):
@@ -100,7 +101,7 @@ class GroupedRule(Producer):
         return Size(weights + bias, weights * self.positions)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        scale = self._scale(site)
+        scale = site.scale
         value = self._of(
             np.where(site.flows_in[0].alive > 0, np.nan, site.ins[0].value)
         )
@@ -127,7 +128,10 @@ class GroupedRule(Producer):
         return self.rebuilt(site, x, kernels, bias, waiting, **config)
 
 
-@register_strip_rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+@register_strip_rule(
+    keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D,
+    L0DepthwiseConv1D, L0DepthwiseConv2D,
+)  # fmt: skip
 class DepthwiseConvRule(GroupedRule):
     """Each input channel makes ``depth_multiplier`` outputs of its own."""
 

@@ -164,7 +164,7 @@ class Producer(Rule):
         return n_in * n_out
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        scale = self._scale(site)
+        scale = site.scale
         if self.reads_all or site.flows_in[0].alive.any():
             value = np.full(self.units, np.nan)
         else:
@@ -242,7 +242,7 @@ class Producer(Rule):
 
     def outgoing(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
         """Factors of the units: what the weights take, and what has to wait."""
-        scale, ones = self._scale(site), np.ones(self.units)
+        scale, ones = site.scale, np.ones(self.units)
         if self.activation.homogeneous:
             return scale * ones, ones
         if self.activation.at_zero == 0:
@@ -268,20 +268,14 @@ class Producer(Rule):
             waiting: The scales that wait behind it.
             config: What else of its config changes.
         """
-        layer, keep = self.layer, site.keep[0]
-        gated = hasattr(layer, "plain_config")
-        settings = layer.plain_config() if gated else layer.get_config()
+        keep = site.keep[0]
+        kind, settings = self.plain()
         settings |= {"use_bias": bias is not False, **config}
         if self.units_name:
             settings[self.units_name] = int(keep.sum())
         weights = kernels if bias is False else [*kernels, bias[keep]]
-        new = site.build(layer.plain_class if gated else type(layer), settings, weights)
+        new = site.build(kind, settings, weights)
         return [(self.node.call(new, [x.tensor]), waiting)]
-
-    @staticmethod
-    def _scale(site: Site) -> np.ndarray:
-        """The unit's own gate, times what gates further on ask for."""
-        return site.factor * (1.0 if site.gate is None else site.gate)
 
 
 class Moved(NamedTuple):

@@ -53,10 +53,13 @@ class ReadingRule(Rule):
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         reference = ins[0].alive
-        return [
+        flows = [
             Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
             for c in self.outs
         ]
+        if gate is not None:
+            flows[0] = Flow(flows[0].alive * gate, flows[0].const)
+        return flows
 
     def claims(self, outs: list[Demand]) -> list[Demand]:
         """All units stay; whether anything varying is read, consumers say."""
