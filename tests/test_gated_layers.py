@@ -10,7 +10,7 @@ from keras import ops
 import keras_l0
 from keras_l0 import GateOptions, HardConcrete
 from keras_l0.analysis.rules import RULES
-from keras_l0.layers import L0Conv2D, L0Dense
+from keras_l0.layers import L0Conv2D, L0Dense, L0EinsumDense, L0Embedding
 from keras_l0.regularizers import L0
 
 
@@ -556,3 +556,40 @@ def test_gradient_under_remat(case, gradient):
         layer = case.gated(gate_options=SMOOTH)
     layer.build((None, *case.input_shape))
     check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
+
+
+@pytest.mark.parametrize(
+    "equation, shape, axes, axis, cost",
+    [
+        ("...x,xy->...y", 4, "y", 2, 3 + 1),
+        ("ab...,bc->ac...", 4, "c", 1, 5 + 1),
+        ("abc,dc->adb", (4, 5), "d", 1, 3 + 1),
+        ("abc,cde->abde", (5, 2, 4), "de", 3, 3 * 2 + 2),
+        # A bias without an entry per unit stays when a unit goes.
+        ("abc,cde->abde", (5, 2, 4), "d", 3, 3 * 2),
+    ],
+)
+def test_units_of_an_equation(equation, shape, axes, axis, cost):
+    layer = L0EinsumDense(equation, shape, bias_axes=axes)
+    y = layer(np.ones((2, 5, 3), "float32"))
+    assert layer.gate.gated_axes(len(y.shape)) == (axis,)
+    assert layer.gate.count == y.shape[axis] == 4
+    assert layer.gate.cost == cost
+
+
+def test_equations_without_units_are_refused():
+    with pytest.raises(ValueError, match="`equation` of .* must have units.*Rec"):
+        L0EinsumDense("abc,c->abc", (5, 3))
+
+
+def test_embedding_with_initial_weights_and_masks():
+    table = np.arange(12.0).reshape(4, 3)
+    for layer in (
+        L0Embedding(4, 3, mask_zero=True, weights=[table]),
+        L0Embedding(4, 3, "uniform", None, None, True, table),
+    ):
+        y = layer(np.array([[1, 0, 3]]))
+        np.testing.assert_array_equal(values(y)[0], table[[1, 0, 3]])
+        assert layer.gate.count == 3 and layer.gate.cost == 4
+        mask = keras.src.backend.get_keras_mask(y)
+        np.testing.assert_array_equal(values(mask), [[True, False, True]])

@@ -9,6 +9,7 @@ from moves_functions import FunctionMoves
 from moves_positions import PositionMoves
 from moves_shapes import ShapeMoves
 
+import keras_l0
 from keras_l0.layers import L0Dense, L0Gate
 
 FUNCTIONS = (
@@ -104,6 +105,11 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
 
     # Units
 
+    def twin(self, kind, r):
+        """A kind of layer, or its gated twin."""
+        gated = getattr(keras_l0.layers, f"L0{kind.__name__}", kind)
+        return gated if r.random() < 0.4 else kind
+
     def function(self, r):
         return r.choice(FUNCTIONS)
 
@@ -180,7 +186,8 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
         ]
         equation, shape, axes = r.choice(choices)
         bias = axes if r.random() < 0.6 else None
-        return layers.EinsumDense(equation, shape, self.function(r), bias)(x)
+        kind = self.twin(layers.EinsumDense, r)
+        return kind(equation, shape, self.function(r), bias)(x)
 
     def spectral(self, x, r):
         inner = layers.Dense(r.randint(1, 4), self.function(r))

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 from keras import layers, ops
-from models import case
+from models import case, chain
 from models_operations import between, odd
 
-from keras_l0.layers import L0Conv2D, L0Dense
+from keras_l0.layers import L0Conv2D, L0Dense, L0DepthwiseConv1D
 
 AUGMENTATIONS = {
     "AugMix": (), "CenterCrop": (5, 5), "CutMix": (),
@@ -204,3 +204,12 @@ def raw_images():
     ]
     h = layers.Concatenate()([call(h) for h in (a, b) for call in calls])
     return keras.Model(x, layers.Conv2D(3, 3, padding="same")(h))
+
+
+@case
+def depthwise_gated_barrier():
+    # Its units cannot be told apart: all of them stay, closed ones as zeros.
+    return chain(
+        L0Dense(4, "relu"), L0DepthwiseConv1D(3, activation="softmax"),
+        layers.Flatten(), layers.Dense(2), shape=(9, 4),
+    )  # fmt: skip

@@ -26,7 +26,8 @@ class PositionMoves:
 
     def convolution(self, x, r):
         size, options = self.window(x, r)
-        return self.kind("Conv", x)(r.randint(1, 5), size, **options)(x)
+        kind = self.twin(self.kind("Conv", x), r)
+        return kind(r.randint(1, 5), size, **options)(x)
 
     def gated_conv(self, x, r):
         size, options = self.window(x, r)
@@ -48,14 +49,14 @@ class PositionMoves:
 
     def depthwise(self, x, r):
         size, options = self.window(x, r)
-        kind = self.kind("DepthwiseConv", x)
+        kind = self.twin(self.kind("DepthwiseConv", x), r)
         # TensorFlow wants equal strides, and one size for one dimension.
         size = size[0] if len(size) == 1 else size
         return kind(size, depth_multiplier=r.choice([1, 1, 2]), **options)(x)
 
     def separable(self, x, r):
         size, options = self.window(x, r)
-        kind = self.kind("SeparableConv", x)
+        kind = self.twin(self.kind("SeparableConv", x), r)
         size = size[0] if len(size) == 1 else size
         twice = r.choice([1, 2])
         return kind(r.randint(1, 4), size, depth_multiplier=twice, **options)(x)
@@ -67,7 +68,7 @@ class PositionMoves:
         options["activation"] = self.function(r)
         kind = self.kind("Conv", x).__name__ + "Transpose"
         bias = r.random() < 0.6
-        return getattr(layers, kind)(
+        return self.twin(getattr(layers, kind), r)(
             r.randint(1, 4), r.randint(1, 3), use_bias=bias, **options
         )(x)
 
@@ -195,7 +196,8 @@ class PositionMoves:
 
     def embedding(self, x, r):
         masked = r.random() < 0.4
-        return layers.Embedding(4, r.randint(2, 6), mask_zero=masked)(x)
+        kind = self.twin(layers.Embedding, r)
+        return kind(4, r.randint(2, 6), mask_zero=masked)(x)
 
     def reversible(self, x, r):
         embed = layers.ReversibleEmbedding(4, 5, tie_weights=r.random() < 0.5)

@@ -238,3 +238,33 @@ class BarrierRule(Rule):
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(new, inputs))
         return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]
+
+
+class GatedBarrierRule(BarrierRule):
+    """The same for a layer whose outputs are gated: all stays but the gate."""
+
+    @property
+    def gate(self) -> Any:
+        return self.layer.gate
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        (axis,) = self.gate.gated_axes(len(self.node.outputs[0].shape))
+        return [Channels.rest_at_zero(axis, atoms.new(self.gate.count))]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        (y,) = super().forward(ins, gate)
+        return [y if gate is None else Flow(y.alive * gate, y.const)]
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        params = self.layer.count_params() - self.gate.count
+        return Size(params * any_(keep[0])[0], 0.0)
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        return [np.where(site.scale == 0, 0.0, np.nan)]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        own = {id(w) for w in self.gate.weights}
+        weights = [w for w in self.layer.weights if id(w) not in own]
+        arrays = [np.asarray(keras.ops.convert_to_numpy(w)) for w in weights]
+        new = site.build(*self.plain(), arrays)
+        return [(self.node.call(new, [site.rescale(0).tensor]), site.scale)]

@@ -7,7 +7,13 @@ from typing import Any
 
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.rules.base import Barrier, BarrierRule, Rule
+from keras_l0.analysis.rules.base import (
+    Barrier,
+    BarrierRule,
+    GatedBarrierRule,
+    Rule,
+)
+from keras_l0.layers.gated import Gated
 
 RULES: dict[type, type[Rule]] = {}
 
@@ -92,7 +98,10 @@ def rule_for(
         if not all(channels.size for channels in rule.outs):
             raise Barrier("it makes a tensor without channels")
     except Barrier as barrier:
-        rule = BarrierRule(node, ins, atoms, str(barrier))
+        # What other calls use as well could not be told to hold no gate any more.
+        gated = getattr(type(node.operation), "call", None) is Gated.call
+        kind = GatedBarrierRule if gated and not node.shared else BarrierRule
+        rule = kind(node, ins, atoms, str(barrier))
     if first is not None and rule.shares_weights:
         _share(rule, first, atoms)
     return rule
