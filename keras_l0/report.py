@@ -98,7 +98,7 @@ def profile_of(analysis: Analysis) -> Profile:
             deployed=deployed.sizes[number].whole(),
         )
         for number, step in enumerate(analysis.steps)
-        if step.rule.gate is not None or dense.sizes[number].params
+        if step.rule.gates or dense.sizes[number].params
     ]
     return Profile(
         dense=dense.total.whole(),

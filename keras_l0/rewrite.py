@@ -117,9 +117,7 @@ class _Rewriter:
         self.layers: dict[int, Any] = {}
         self.built: dict[str, Any] = {}
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
-        self.gates = dict(
-            zip(map(id, analysis.gates), analysis.test_gates(), strict=True)
-        )
+        self.gates = analysis.test_gates()
         self.makers = {slot: step for step in analysis.steps for slot in step.outs}
         self.names = {step.node.name for step in analysis.steps}
         inputs = analysis.graph.model.inputs
@@ -164,7 +162,7 @@ class _Rewriter:
                 number = made_by[slot]
                 rule = analysis.steps[number].rule
                 if rule.absorbs_factor:
-                    gate = self.gates[id(step.rule.gate)]
+                    (gate,) = self._gates_of(step)
                     factors[number] = factors.get(number, 1.0) * gate
                     absorbed.append(step)
                     break
@@ -177,6 +175,9 @@ class _Rewriter:
                     break
         self.absorbed = {id(step) for step in absorbed}
         return factors
+
+    def _gates_of(self, step: Step) -> list[np.ndarray]:
+        return [self.gates[number] for number in self.analysis.gates_of(step)]
 
     def _input(self, position: int, slot: int) -> Any:
         layer = self.analysis.graph.input_layer(position)
@@ -192,8 +193,8 @@ class _Rewriter:
     def _rewrite(self, number: int, step: Step) -> None:
         evaluation = self.evaluation
         size = step.rule.outs[0].size
-        gate = self.analysis.gate_of(step)
-        values = None if gate is None else self.gates[id(gate)]
+        found = self._gates_of(step)
+        values = np.concatenate(found) if found else None
         if id(step) in self.absorbed:
             values = np.ones(size)
         site = Site(

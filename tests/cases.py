@@ -19,6 +19,7 @@ class Case:
     ``without_bias`` are the arguments that leave the bias out. ``weight`` names the
     kernel, ``regularizer`` the argument for its penalty, and ``by_unit`` turns it so
     that units lie on the last axis. ``vocabulary``: inputs are indices below a third.
+    ``behind``: the gate multiplies the plain layer's output, and does not act inside.
     """
 
     cls: type
@@ -34,6 +35,8 @@ class Case:
     regularizer: str = "kernel_regularizer"
     by_unit: Callable[[np.ndarray], np.ndarray] = np.asarray
     vocabulary: int | None = None
+    behind: bool = True
+    noise: str = "example"
 
     def gated(self, **kwargs):
         return self.cls(**{**self.arguments, **kwargs})
@@ -49,7 +52,7 @@ class Case:
         return {} if use_bias else self.without_bias
 
     def kernel(self, layer):
-        return getattr(layer, self.weight)
+        return getattr(getattr(layer, "cell", layer), self.weight)
 
     def input(self):
         return keras.Input(self.input_shape, dtype=self.vocabulary and "int32")
@@ -88,6 +91,19 @@ def _convolution(kind, rank, cost, **facts):
         cost=cost + 1,
         cost_without_bias=cost,
         **facts,
+    )
+
+
+def _recurrent(cls, cost, cost_without_bias, **arguments):
+    return Case(
+        cls,
+        {"units": 5, "bias_initializer": "normal", **arguments},
+        input_shape=(4, 3),
+        units=5,
+        cost=cost,
+        cost_without_bias=cost_without_bias,
+        behind=False,
+        noise="batch",
     )
 
 
@@ -151,6 +167,11 @@ CASES = {
             cost=2 * 3 * 2 + 1,
             cost_without_bias=2 * 3 * 2,
         ),
+        _recurrent(keras_l0.layers.L0SimpleRNN, 3 + 5 + 1, 3 + 5),
+        _recurrent(
+            keras_l0.layers.L0LSTM, 4 * (3 + 5 + 1), 4 * (3 + 5), return_sequences=True
+        ),
+        _recurrent(keras_l0.layers.L0GRU, 3 * (3 + 5 + 2), 3 * (3 + 5)),
         _convolution("Conv{}D", 1, 3 * 2),
         _convolution("Conv{}D", 3, 3 * 2 * 2),
         _convolution("Conv{}DTranspose", 1, 3 * 2, **_TURNED),

@@ -10,7 +10,7 @@ from keras import ops
 import keras_l0
 from keras_l0 import GateOptions, HardConcrete
 from keras_l0.analysis.rules import RULES
-from keras_l0.layers import L0Conv2D, L0Dense, L0EinsumDense, L0Embedding
+from keras_l0.layers import L0LSTM, L0Conv2D, L0Dense, L0EinsumDense, L0Embedding
 from keras_l0.regularizers import L0
 
 
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         layers = gated_layers()
         if metafunc.definition.get_closest_marker("distinct"):
-            few = (L0Dense, L0Conv2D)
+            few = (L0Dense, L0Conv2D, L0LSTM)
             layers = [cls for cls in layers if cls in few or "call" in vars(cls)]
         cases = [CASES[cls] for cls in layers if cls in CASES]
         metafunc.parametrize("case", cases, ids=lambda case: case.cls.__name__)
@@ -52,6 +52,11 @@ def values(tensor):
 def no_loss(y_true, y_pred):
     """Leaves nothing in the reported loss but the penalties."""
     return 0.0 * ops.sum(y_pred, axis=tuple(range(1, len(y_pred.shape))))
+
+
+def behind_only(case):
+    if not case.behind:
+        pytest.skip("its gates act inside")
 
 
 def targets(size=4):
@@ -120,6 +125,7 @@ def test_open_gates_are_the_keras_layer_to_the_bit(case, use_bias):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_gates_multiply_the_output_bias_included(case, training):
+    behind_only(case)
     gated, plain = same_weights(case)
     gated.gate.assign_log_alpha(case.log_alphas() * 100)
     y = values(gated(case.batch(), training=training))
@@ -133,6 +139,7 @@ def test_gates_multiply_the_output_bias_included(case, training):
 
 
 def test_draws_in_training_multiply_whole_units(case):
+    behind_only(case)
     gated, plain = same_weights(case, gate_options=GateOptions(0.7))
     x, expected = case.batch(), values(plain(case.batch()))
     y = values(gated(x, training=True))
@@ -229,6 +236,8 @@ needs_remat = pytest.mark.skipif(
 @needs_remat
 @pytest.mark.parametrize("mode", ["full", "activations"])
 def test_charged_once_under_remat(case, mode):
+    if mode == "full":
+        behind_only(case)  # Keras cannot rematerialize its own recurrent layers
     with keras.RematScope(mode):
         layer = case.gated(l0=0.125)
     check_charged_once(case, layer, twice)
@@ -300,12 +309,14 @@ def check_gradient(case, layer, call, gradient):
 
 
 def test_gradient_through_a_layer_against_finite_differences(case, gradient):
+    behind_only(case)
     layer = case.gated(gate_options=SMOOTH)
     layer.build((None, *case.input_shape))
     check_gradient(case, layer, lambda x: layer(x, training=True), gradient)
 
 
 def test_gradients_reach_the_weights_through_open_gates_only(case, gradient):
+    behind_only(case)
     layer = case.gated()
     layer.build((None, *case.input_shape))
     layer.gate.assign_log_alpha(case.log_alphas() * 100)
@@ -402,7 +413,7 @@ def test_trains_in_mixed_precision(case, policy):
 
 
 def test_saved_and_loaded(case, tmp_path):
-    options = GateOptions(0.7, "example", 8.0)
+    options = GateOptions(0.7, case.noise, 8.0)
     layer = case.gated(l0=L0.aic(10), gate_options=options)
     model = case.model(layer)
     model.compile("adam", "mse")
@@ -437,7 +448,7 @@ def test_weights_saved_and_loaded(case, tmp_path):
 
 
 def test_cloned(case):
-    options = GateOptions(0.7, "example", 8.0)
+    options = GateOptions(0.7, case.noise, 8.0)
     model = case.model(case.gated(l0=0.5, gate_options=options))
     clone = keras.models.clone_model(model)
     (gate,), (twin,) = keras_l0.gates(model), keras_l0.gates(clone)
@@ -497,7 +508,7 @@ def test_gates_frozen_on_their_own_stay_frozen_in_copies(case, tmp_path):
 
 
 def test_config_round_trip(case):
-    options = GateOptions(0.7, "example", 8.0)
+    options = GateOptions(0.7, case.noise, 8.0)
     layer = case.gated(l0=0.5, gate_options=options, name="units", dtype="bfloat16")
     config = keras.saving.serialize_keras_object(layer)
     assert config["registered_name"] == f"keras_l0>{case.cls.__name__}"
@@ -552,6 +563,7 @@ def test_dense_on_sequences():
 @pytest.mark.distinct
 @needs_remat
 def test_gradient_under_remat(case, gradient):
+    behind_only(case)
     with keras.RematScope("full"):
         layer = case.gated(gate_options=SMOOTH)
     layer.build((None, *case.input_shape))

@@ -132,7 +132,7 @@ class Evaluator:
                 claimed = [pinned(flow.alive) for flow in facts]
                 asked = [pinned(flow.alive) for flow in facts_in]
             else:
-                claimed = step.rule.claims(claimed)
+                claimed = step.rule.claims(facts, claimed)
                 asked = step.rule.backward(facts_in, facts, claimed)
             if step.node.name in analysis.kept_layers:
                 claimed = [pinned(flow.alive) for flow in facts]

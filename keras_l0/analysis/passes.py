@@ -20,10 +20,11 @@ from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, opaque
 from keras_l0.analysis.graph import Node, Tensor, trace
+from keras_l0.analysis.logic import concatenate
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
-from keras_l0.layers import L0Gate, find_gates
+from keras_l0.layers import find_gates
 
 __all__ = ["INPUT_MODES", "Analysis", "Evaluation", "Step"]
 
@@ -131,10 +132,10 @@ class Analysis:
         """The decisions on a tensor's channels, tied ones alike."""
         return self._atoms[self.channels[slot].atoms]
 
-    def gate_of(self, step: Step) -> L0Gate | None:
-        """The gate of a step, if it has one."""
-        gate = step.rule.gate
-        return gate if id(gate) in self._gate_index else None
+    def gates_of(self, step: Step) -> list[int]:
+        """The numbers of a step's gates among `gates`."""
+        found = (self._gate_index.get(id(gate)) for gate in step.rule.gates)
+        return [number for number in found if number is not None]
 
     def test_open(self) -> list[np.ndarray]:
         """Which gates are open at test time: zeros and ones, one array per gate."""
@@ -154,8 +155,8 @@ class Analysis:
         """
 
         def open_of(step: Step) -> Any:
-            gate = self.gate_of(step)
-            return None if gate is None else open_[self._gate_index[id(gate)]]
+            found = [open_[number] for number in self.gates_of(step)]
+            return concatenate(found) if len(found) > 1 else next(iter(found), None)
 
         reference = open_[0] if len(open_) else np.ones(1)
         return Evaluator(self, open_of, reference, lifted).run()
@@ -174,9 +175,10 @@ class Analysis:
 
         def one_open(step: Step) -> Any:
             rule = step.rule
+            gates = sum(gate.count for gate in rule.gates)
             if not self.makes_units(step):
-                return None if rule.gate is None else np.ones(rule.gate.count)
-            return np.eye(1, self.channels[step.outs[0]].size)[0]
+                return np.ones(gates) if gates else None
+            return np.eye(1, gates or self.channels[step.outs[0]].size)[0]
 
         def kernels(evaluation: Evaluation) -> float:
             return sum(

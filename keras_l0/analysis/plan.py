@@ -197,7 +197,7 @@ def plan(
             lifted = analysis.evaluate(open_, lifted=[step]).total.params
             held = round(float(after.total.params - lifted))
             barriers.append(PlannedBarrier(node.name, kind, rule.reason, held))
-        if rule.gate is None and not before.sizes[number].params:
+        if not rule.gates and not before.sizes[number].params:
             continue
         out = step.outs[0]
         kept = round(float(after.keep[out].sum()))

@@ -16,10 +16,12 @@ from keras_l0.layers.dense import L0Dense
 from keras_l0.layers.einsum import L0EinsumDense
 from keras_l0.layers.embedding import L0Embedding
 from keras_l0.layers.gate import GateOptions, L0Gate, find_gates
+from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
 
 __all__ = [
     "GateOptions", "L0Conv1D", "L0Conv1DTranspose", "L0Conv2D", "L0Conv2DTranspose",
     "L0Conv3D", "L0Conv3DTranspose", "L0Dense", "L0DepthwiseConv1D",
-    "L0DepthwiseConv2D", "L0EinsumDense", "L0Embedding", "L0Gate",
+    "L0DepthwiseConv2D", "L0EinsumDense", "L0Embedding", "L0GRU", "L0Gate",
+    "L0LSTM", "L0SimpleRNN",
     "L0SeparableConv1D", "L0SeparableConv2D", "find_gates",
 ]  # fmt: skip

@@ -242,19 +242,27 @@ class L0Gate(keras.layers.Layer):
         return math.prod(self.raw.shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if training and self.trainable:
-            z = self._draw(inputs)
-        else:
-            z = ops.reshape(self.test_gates, self.broadcast_shape)
         # Integers are not autocast by Keras, and gates between 0 and 1 would vanish.
         inputs = ops.cast(inputs, self.compute_dtype)
-        return inputs * ops.cast(z, inputs.dtype)
+        return inputs * self.values(ops.shape(inputs)[0], training)
 
-    def _draw(self, inputs: Any) -> Any:
-        """Gates for one batch, of a shape that broadcasts over ``inputs``."""
+    def values(self, examples: Any, training: bool | None = None) -> Any:
+        """The gates to multiply a batch by, in a shape that broadcasts over it.
+
+        Args:
+            examples: Size of the batch.
+            training: Whether to draw the gates (True) or to use their test-time values.
+        """
+        if training and self.trainable:
+            z = self._draw(examples)
+        else:
+            z = ops.reshape(self.test_gates, self.broadcast_shape)
+        return ops.cast(z, self.compute_dtype)
+
+    def _draw(self, examples: Any) -> Any:
         shape = self.broadcast_shape
         if self.options.noise == "example":
-            shape = (ops.shape(inputs)[0], *shape)
+            shape = (examples, *shape)
         noise = keras.random.uniform(
             shape, dtype=self.raw.dtype, seed=self.seed_generator
         )

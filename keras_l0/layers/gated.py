@@ -56,6 +56,8 @@ class Gated(_Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.plain_class = cls.__mro__[cls.__mro__.index(Gated) + 1]
+        if cls.plain_class is object:  # a mixin, to be mixed into a layer
+            return
         if Gated in cls.__bases__ and cls.__doc__:
             cls.__doc__ = _completed(cls.__doc__, cls.plain_class)
         # The layer's own arguments first, as Keras spells them in this version.
@@ -111,7 +113,7 @@ class Gated(_Layer):
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if not self.gate.built:
-            output_shape = self.compute_output_shape(input_shape)
+            output_shape = self.gated_shape(input_shape)
             units = output_shape[self.gated_axis]
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
             self.gate.cost = switched / units
@@ -121,6 +123,10 @@ class Gated(_Layer):
         """The layer's weights of which each unit has an equal part."""
         # LoRA's factors are merged into the kernel before anything is shipped.
         return [w for w in self.weights if not w.name.startswith("lora_")]
+
+    def gated_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """The shape of what the gate multiplies."""
+        return self.compute_output_shape(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         plain = super().call

@@ -4,7 +4,15 @@ import keras
 from keras import layers
 from models import case, chain
 
-from keras_l0.layers import L0Dense, L0EinsumDense, L0Embedding, L0Gate
+from keras_l0.layers import (
+    L0GRU,
+    L0LSTM,
+    L0Dense,
+    L0EinsumDense,
+    L0Embedding,
+    L0Gate,
+    L0SimpleRNN,
+)
 
 
 def gated(width=6):
@@ -525,4 +533,87 @@ def time_distributed_on_time():
 def lambda_layer():
     x = keras.Input((5,))
     h = layers.Lambda(lambda h: h[:, ::-1] * 2.0)(L0Dense(6, "relu")(x))
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+# Gates inside of recurrences
+
+
+for kind in (L0SimpleRNN, L0LSTM, L0GRU):
+
+    @case(name=f"{kind.__name__}_stack")
+    def inside(kind=kind):
+        # The second layer reads the first; BatchNormalization wants the closed ones.
+        x = keras.Input((4, 3))
+        h = kind(6, return_sequences=True, name="one")(x)
+        h = layers.BatchNormalization(epsilon=0.01)(h)
+        return keras.Model(x, layers.Dense(2)(kind(5, name="two")(h)))
+
+    @case(name=f"{kind.__name__}_dead", dead=("one",), alive=False)
+    def inside_dead(kind=kind):
+        x = keras.Input((4, 3))
+        h = kind(6, return_sequences=True, name="one")(x)
+        return keras.Model(x, layers.Dense(2)(kind(5)(h)))
+
+    @case(name=f"{kind.__name__}_states")
+    def inside_states(kind=kind):
+        # An encoder hands its states to a decoder with gates of its own.
+        x, y = keras.Input((4, 3)), keras.Input((3, 2))
+        read, *states = kind(6, return_state=True, name="encoder")(x)
+        told = kind(6, return_sequences=True, name="decoder")(y, initial_state=states)
+        return keras.Model([x, y], [layers.Dense(2)(read), layers.Dense(2)(told)])
+
+    @case(name=f"{kind.__name__}_twice")
+    def inside_twice(kind=kind):
+        x, y = keras.Input((4, 3)), keras.Input((5, 3))
+        shared = kind(6, name="shared")
+        return keras.Model(
+            [x, y], layers.Dense(2)(layers.Add()([shared(x), shared(y)]))
+        )
+
+    for merge in ("concat", None):
+
+        @case(name=f"{kind.__name__}_both_ways_{merge}")
+        def both_ways(kind=kind, merge=merge):
+            x = keras.Input((4, 3))
+            h = layers.Bidirectional(
+                kind(6, return_sequences=True, name="cells"), merge_mode=merge
+            )(x)
+            h = [layers.Dense(3, "relu")(part) for part in keras.tree.flatten(h)]
+            return keras.Model(x, layers.Dense(2)(layers.Concatenate()(h * 2)))
+
+
+@case
+def gated_recurrences_masked():
+    x = tokens(5)
+    h = layers.Embedding(5, 4, mask_zero=True)(x)
+    h = layers.Bidirectional(L0LSTM(4, return_sequences=True))(h)
+    return keras.Model(x, layers.Dense(2)(L0GRU(5, reset_after=False)(h)))
+
+
+@case
+def gated_recurrence_output():
+    return chain(L0LSTM(5, use_bias=False, return_sequences=True), shape=(4, 3))
+
+
+@case(dead=("forward_cells",))
+def one_direction_dead():
+    x = keras.Input((4, 3))
+    h = layers.Bidirectional(L0LSTM(4, name="cells"))(x)
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+@case
+def one_direction_gated():
+    x = keras.Input((4, 3))
+    backward = layers.GRU(4, return_state=True, go_backwards=True)
+    h = layers.Bidirectional(L0GRU(4, return_state=True), backward_layer=backward)(x)
+    return keras.Model(x, [layers.Dense(2)(part) for part in h])
+
+
+@case
+def gated_recurrence_residual():
+    x = keras.Input((4, 3))
+    h = L0Dense(5, "relu")(x)
+    h = layers.Add()([h, L0LSTM(5, return_sequences=True)(h)])
     return keras.Model(x, layers.Dense(2)(h))

@@ -1,5 +1,7 @@
 """Sequence layers: sizes, what a unit or a head takes with it, barriers."""
 
+import itertools
+
 import keras
 import models_sequence
 import numpy as np
@@ -368,3 +370,62 @@ def test_a_gate_behind_a_recurrence_is_read_as_zeros():
     dense = stripped.layers[-1]
     assert stripped.layers[-2].units == 5
     assert (np.abs(np.array(dense.kernel)).sum(axis=1) == 0).any()
+
+
+# Gates inside of recurrences
+
+
+@pytest.mark.parametrize("kind", ["L0SimpleRNN", "L0LSTM", "L0GRU"])
+def test_size_of_gated_recurrences_on_every_corner(kind):
+    kind = getattr(keras_l0.layers, kind)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            layers.Bidirectional(kind(2, return_sequences=True)),
+            kind(2),
+            layers.Dense(1),
+        ]
+    )
+    gates = keras_l0.gates(model)
+    cost = Cost(model)
+    for corner in itertools.product((0.0, 1.0), repeat=6):
+        for gate, part in zip(gates, np.split(np.array(corner), 3), strict=True):
+            gate.assign_log_alpha(np.where(part > 0, 9.0, -9.0))
+        stripped = keras_l0.strip(model)
+        macs = sum(
+            4 * cell.units * (cell.kernel.shape[0] + cell.units)
+            * (cell.kernel.shape[1] // cell.units)
+            for layer in stripped.layers
+            for one in (
+                [layer.forward_layer, layer.backward_layer]
+                if isinstance(layer, layers.Bidirectional)
+                else [layer]
+            )
+            if (cell := getattr(one, "cell", None))
+        ) + stripped.layers[-1].kernel.shape[0]  # fmt: skip
+        size = cost(np.array(corner))
+        assert (size.params, size.macs) == (stripped.count_params(), macs), corner
+
+
+def test_a_closed_unit_leaves_the_recurrence():
+    model = hardened("L0LSTM_stack")
+    plan = keras_l0.plan(model)
+    stripped = keras_l0.strip(model)
+    open_ = [int((keras.ops.convert_to_numpy(g.test_gates) > 0).sum())
+             for g in keras_l0.gates(model)]  # fmt: skip
+    assert [layer.kept for layer in plan.layers if "LSTM" in layer.kind] == open_
+    for name, units in zip(("one", "two"), open_, strict=True):
+        layer = stripped.get_layer(name)
+        assert type(layer) is layers.LSTM and layer.units == units
+        assert layer.cell.recurrent_kernel.shape == (units, 4 * units)
+
+
+def test_directions_that_are_merged_cannot_lose_gated_units():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            layers.Bidirectional(keras_l0.layers.L0LSTM(3), merge_mode="sum"),
+        ]
+    )
+    with pytest.raises(ValueError, match="gates inside.*do not hold units one by one"):
+        keras_l0.strip(model)

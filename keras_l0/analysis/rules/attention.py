@@ -76,7 +76,7 @@ class AttentionRule(ReadingRule):
     def absorbs_factor(self) -> bool:
         return not self.shares_weights
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         features, *scores = outs
         return [features, *(Demand(d.need, pinned(d.need).pin) for d in scores)]
 
@@ -165,8 +165,12 @@ class GroupedQueryAttentionRule(AttentionRule):
             self.read -= together
         return channels
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        return super().claims(outs) if self.sliced else ReadingRule.claims(self, outs)
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        return (
+            super().claims(flows, outs)
+            if self.sliced
+            else ReadingRule.claims(self, flows, outs)
+        )
 
 
 @register_strip_rule(keras.layers.Attention, keras.layers.AdditiveAttention)

@@ -91,9 +91,9 @@ class Rule:
         return self.node.operation
 
     @property
-    def gate(self) -> Any:
-        """The `L0Gate` that this call multiplies its output by, if any."""
-        return getattr(self.layer, "gate", None)
+    def gates(self) -> list[Any]:
+        """The `L0Gate`s of this call, in the order of the units that they switch."""
+        return list(getattr(self.layer, "gates", ()))
 
     def plain(self) -> tuple[type, dict[str, Any]]:
         """The layer's type and config, of a gated layer those of the one it extends."""
@@ -153,8 +153,13 @@ class Rule:
         """
         return [ins[0]]
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        """What the call itself asks of its outputs, on top of its consumers."""
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        """What is asked of the outputs, the call itself included.
+
+        Args:
+            flows: Facts of the outputs.
+            outs: What their consumers ask.
+        """
         return outs
 
     def backward(
@@ -207,8 +212,8 @@ class BarrierRule(Rule):
         super().__init__(node, ins, atoms)
 
     @property
-    def gate(self) -> None:
-        return None
+    def gates(self) -> list[Any]:
+        return []
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         return [opaque(t.shape, atoms) for t in self.node.outputs]

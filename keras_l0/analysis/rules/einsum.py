@@ -77,8 +77,8 @@ class EinsumDenseRule(ReadingRule):
         homogeneous = self.activation.homogeneous and self.unit is not None
         return homogeneous and reaches and not self.shares_weights
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        return super().claims(outs) if self.unit is None else outs
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        return super().claims(flows, outs) if self.unit is None else outs
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         source, kernel, _ = self.labels

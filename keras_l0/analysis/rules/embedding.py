@@ -7,7 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Site, Size, opaque
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Site,
+    Size,
+    opaque,
+)
 from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import (
@@ -32,7 +40,7 @@ class EmbeddingRule(ReadingRule):
     def absorbs_factor(self) -> bool:
         return not self.shares_weights
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return outs
 
     def size(self, ins: list[Any], keep_in: list[Any], keep: list[Any]) -> Size:
@@ -89,9 +97,9 @@ class ReversibleEmbeddingRule(EmbeddingRule):
     def absorbs_factor(self) -> bool:
         return not self.reverse and not self.shares_weights
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         # There are as many logits as indices: all stay.
-        return ReadingRule.claims(self, outs) if self.reverse else outs
+        return ReadingRule.claims(self, flows, outs) if self.reverse else outs
 
     def size(self, ins: list[Any], keep_in: list[Any], keep: list[Any]) -> Size:
         table = self.layer.input_dim * count((keep_in if self.reverse else keep)[0])

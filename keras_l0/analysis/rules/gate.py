@@ -21,8 +21,8 @@ class GateRule(Rule):
     passes_scale = True
 
     @property
-    def gate(self) -> Any:
-        return self.layer
+    def gates(self) -> list[Any]:
+        return [self.layer]
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         rank = len(self.node.inputs[0].shape)

@@ -52,7 +52,7 @@ class GroupedRule(Producer):
         if wide > 1:
             atoms.tie(x.atoms, leaders[self.of_input])
         self.at_rest = self._of(x.rest)
-        rest = self.at_rest if self.gate is None else np.zeros(self.units)
+        rest = self.at_rest if not self.gates else np.zeros(self.units)
         return [Channels(axis, leaders[self.of_output], rest)]
 
     def axis(self, tensor: Any) -> int:
@@ -82,7 +82,7 @@ class GroupedRule(Producer):
             live, still = live * gate, still * gate
         return [Flow(live, and_(not_(live), still))]
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return outs
 
     def backward(

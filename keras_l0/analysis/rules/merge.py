@@ -173,7 +173,7 @@ class DotRule(Rule):
         out = like(ins[0].alive, 1.0, self.outs[0].size)
         return [Flow(out, 0.0 * out)]
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return [pinned_demand(outs[0].need)]
 
     def backward(

@@ -104,7 +104,7 @@ class Producer(Rule):
             ones = ones * gate
         return [Flow(ones * live, ones * still)]
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return [pinned(outs[0].need)] if self.makes_all else outs
 
     def backward(

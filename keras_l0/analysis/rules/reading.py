@@ -19,6 +19,7 @@ import numpy as np
 from keras_l0.analysis.facts import Channels, Demand, Flow, Signal, Site, pinned
 from keras_l0.analysis.logic import and_, any_, first, like, or_
 from keras_l0.analysis.rules.base import Rule
+from keras_l0.layers import find_gates
 
 
 class ReadingRule(Rule):
@@ -61,7 +62,7 @@ class ReadingRule(Rule):
             flows[0] = Flow(flows[0].alive * gate, flows[0].const)
         return flows
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         """All units stay; whether anything varying is read, consumers say."""
         return [Demand(d.need, pinned(d.need).pin) for d in outs]
 
@@ -161,5 +162,10 @@ def float64(weight: Any) -> np.ndarray:
 
 
 def replaced(layer: Any, new: dict[int, np.ndarray]) -> list[np.ndarray]:
-    """All weights of a layer in their order, some of them (by id) replaced."""
-    return [new[id(w)] if id(w) in new else float64(w) for w in layer.weights]
+    """All weights of a layer but its gates' in their order, some (by id) replaced."""
+    gates = {id(w) for gate in find_gates(layer) for w in gate.weights}
+    return [
+        new[id(w)] if id(w) in new else float64(w)
+        for w in layer.weights
+        if id(w) not in gates
+    ]

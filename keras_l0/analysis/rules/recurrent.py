@@ -1,7 +1,8 @@
-"""Rules of recurrent layers: their input rows are cut, their units are not, as a rule.
+"""Rules of recurrent layers: their input rows are cut, and units that left the loop.
 
-A unit that a gate behind the layer closes still feeds the recurrence, so it stays. Only
-where the recurrent kernel does not read a unit at all can it go when nobody else does.
+A unit that an `L0Gate` behind the layer closes still feeds the recurrence, so it stays.
+It can go when its gate is inside, as that of `L0LSTM` is, or when the recurrent kernel
+does not read it and nobody else does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, opaque
-from keras_l0.analysis.logic import array_like, count, or_
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    array_like,
+    concatenate,
+    count,
+    like,
+    or_,
+    take,
+)
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
@@ -22,6 +32,7 @@ from keras_l0.analysis.rules.reading import (
     replaced,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.layers import L0GRU, L0LSTM, L0SimpleRNN
 
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _LAYERS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
@@ -60,18 +71,31 @@ def unread_units(recurrent_kernel: np.ndarray) -> np.ndarray:
 
 
 class RecurrentRule(ReadingRule):
-    """One or several cells that run over a sequence; ``cells`` names them.
+    """One or several recurrent layers over one sequence, each with units of its own.
 
-    The units of all outputs and states are the same decisions. Rules of cells that
-    close units inside, where that takes them out of the recurrence, override
-    `removable`.
+    The units of a layer's outputs and states are the same decisions. A unit that others
+    of its layer read stays as long as any of them is read from outside, unless its gate
+    is closed: that takes it out of the recurrence.
     """
 
     @property
-    def cells(self) -> list[Any]:
-        return [self.layer.cell]
+    def layers(self) -> list[Any]:
+        """The recurrent layers."""
+        return [self.layer]
+
+    @property
+    def gates(self) -> list[Any]:
+        return [gate for layer in self.layers for gate in getattr(layer, "gates", ())]
+
+    def made(self) -> list[tuple[int, ...]] | None:
+        """For each output the layers whose units it holds, one after the other.
+
+        None if its channels are not those of single units.
+        """
+        return [(0,)] * len(self.node.outputs)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
+        self.cells = [layer.cell for layer in self.layers]
         for cell in self.cells:
             if type(cell) not in _CELLS:
                 raise Barrier(f"its cell {type(cell).__name__} is not a built-in one")
@@ -79,67 +103,105 @@ class RecurrentRule(ReadingRule):
         self.roles = (held["sequences"][0],)
         self.read = self.readable(self.roles)
         self.folds = all(cell.use_bias for cell in self.cells)
-        outs = self.units(atoms, held.get("initial_state", []))
+        self.states = held.get("initial_state", [])
+        self.free = [unread_units(float64(c.recurrent_kernel)) for c in self.cells]
+        made = self.made() if len({c.units for c in self.cells}) == 1 else None
+        self.cuts = bool(self.gates or any(free.any() for free in self.free))
+        if made is None or any(self.ins[i].axis != 1 for i in self.states):
+            if self.gates:
+                raise Barrier("its outputs or states do not hold units one by one")
+            self.cuts = False
         if not self.read:
             self.reason = "its input's channels lie on another axis"
-        elif not self.free.any():
+        elif not self.cuts:
             self.reason = (
                 "each of its units feeds its own recurrence: one that is closed or "
                 "unread behind the layer cannot go"
             )
-        return outs
+        if made is None:
+            return [opaque(t.shape, atoms) for t in self.node.outputs]
+        self.holds = made
+        # Keras takes it that both directions have equally many units: they go in pairs.
+        decisions = [atoms.new(self.cells[0].units)] * len(self.cells)
+        if self.cuts:
+            # The initial states come in equal parts, layer by layer.
+            each = len(self.states) // len(self.cells)
+            for number, i in enumerate(self.states):
+                atoms.tie(self.ins[i].atoms, decisions[number // each])
+        return [
+            on_last_axis(t.shape, np.concatenate([decisions[n] for n in held]))
+            for t, held in zip(self.node.outputs, made, strict=True)
+        ]
 
-    def units(self, atoms: Atoms, states: list[int]) -> list[Channels]:
-        """The channels of the outputs; ``self.free`` are the units that may go.
+    def joined(self, values: list[Any]) -> list[Any]:
+        """For each output what there is of its units, given that of each layer's."""
+        return [concatenate([values[n] for n in held]) for held in self.holds]
 
-        Args:
-            atoms: Where to get decisions from.
-            states: The inputs that hold initial states.
-        """
-        (cell,) = self.cells
-        decisions = atoms.new(cell.units)
-        self.states = states
-        self.free = self.removable()
-        if any(self.ins[i].axis != 1 for i in states):
-            self.free = np.zeros(cell.units, bool)
-        if self.free.any():
-            for i in states:
-                atoms.tie(self.ins[i].atoms, decisions)
-        return [on_last_axis(t.shape, decisions) for t in self.node.outputs]
+    def split(self, outs: list[Any]) -> list[list[Any]]:
+        """For each layer what the outputs say of its units."""
+        found: list[list[Any]] = [[] for _ in self.cells]
+        for held, out in zip(self.holds, outs, strict=True):
+            start = 0
+            for n in held:
+                stop = start + self.cells[n].units
+                found[n].append(take(out, np.arange(start, stop)))
+                start = stop
+        return found
 
-    def removable(self) -> np.ndarray:
-        """The units that may go if nobody reads them outside of the recurrence."""
-        (cell,) = self.cells
-        return unread_units(float64(cell.recurrent_kernel))
+    def opened(self, gate: Any) -> list[Any]:
+        """Each layer's part of what there is of the gates; ones where it has none."""
+        parts, start = [], 0
+        for layer, cell in zip(self.layers, self.cells, strict=True):
+            if getattr(layer, "gates", ()):
+                parts.append(take(gate, np.arange(start, start + cell.units)))
+                start += cell.units
+            else:
+                parts.append(like(gate, 1.0, cell.units))
+        return parts
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        if not self.free.any():
-            return super().claims(outs)
-        need = reduce(or_, [d.need for d in outs])
-        pin = reduce(or_, [d.pin for d in outs])
-        stay = array_like(pin, (~self.free).astype("float64"))
-        return [Demand(need, or_(pin, stay))] * len(outs)
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        if not self.gates:
+            return super().forward(ins, gate)
+        return [Flow(z, 0.0 * z) for z in self.joined(self.opened(gate))]
+
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        if not self.cuts:
+            return super().claims(flows, outs)
+        alive = [parts[0] for parts in self.split([f.alive for f in flows])]
+        need = [reduce(or_, parts) for parts in self.split([d.need for d in outs])]
+        pin = [reduce(or_, parts) for parts in self.split([d.pin for d in outs])]
+        reads = [any_(and_(a, n)) for a, n in zip(alive, need, strict=True)]
+        for n, free in enumerate(self.free):
+            alone = array_like(need[n], free.astype("float64"))
+            need[n] = or_(need[n] * alone, reads[n] * (1.0 - alone))
+        return list(map(Demand, self.joined(need), self.joined(pin)))
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
     ) -> list[Demand]:
         asked = super().backward(ins, outs, demands)
-        if self.free.any():
-            for i in self.states:
-                asked[i] = demands[0]
+        if self.cuts:
+            needs, pins = (
+                [reduce(or_, parts) for parts in self.split(list(side))]
+                for side in zip(*demands, strict=True)
+            )
+            each = len(self.states) // len(self.cells)
+            for number, i in enumerate(self.states):
+                asked[i] = Demand(needs[number // each], pins[number // each])
         return asked
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         (x,) = self.roles
         steps = self.node.inputs[x].shape[1] or 1
+        kept = self.split(keep) if self.cuts else None
         params: Any = 0.0
         macs: Any = 0.0
-        for cell in self.cells:
+        for n, cell in enumerate(self.cells):
             blocks = cell.kernel.shape[1] // cell.units
             # Where all units stay, each is there if the layer is.
             units, state = cell.units * keep[0][0], cell.units
-            if self.free.any():
-                units = state = count(keep[0])
+            if kept is not None:
+                units = state = count(kept[n][0])
             rows = count(keep_in[x]) if self.read else cell.kernel.shape[0]
             weights = (rows + state) * blocks * units
             biases = len(cell.bias.shape) if cell.use_bias else 0
@@ -147,16 +209,24 @@ class RecurrentRule(ReadingRule):
             macs += weights * steps
         return Size(params, macs)
 
+    def constants(self, site: Site) -> list[np.ndarray]:
+        """A closed unit is 0, and whatever else is there varies."""
+        return [np.where(f.alive > 0, np.nan, 0.0) for f in site.flows]
+
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         (x,) = self.roles
+        z = [np.ones(cell.units) for cell in self.cells]
+        if site.gate is not None:
+            z = self.opened(site.gate)
+        kept = [np.ones(cell.units, bool) for cell in self.cells]
+        if self.cuts:
+            kept = [parts[0] for parts in self.split(site.keep)]
         new: dict[int, np.ndarray] = {}
-        for cell in self.cells:
-            free = self.free.any()
-            units = site.keep[0] if free else np.ones(cell.units, bool)
+        for n, cell in enumerate(self.cells):
             rows, offset = self.rows(site, x, float64(cell.kernel))
             weights = {
                 "kernel": rows,
-                "recurrent_kernel": float64(cell.recurrent_kernel),
+                "recurrent_kernel": float64(cell.recurrent_kernel) * z[n][:, None],
             }
             if cell.use_bias:
                 bias = float64(cell.bias)
@@ -164,18 +234,24 @@ class RecurrentRule(ReadingRule):
                 (bias if bias.ndim == 1 else bias[0])[...] += offset
                 weights["bias"] = bias
             every_row = np.ones(len(rows), bool)
-            for name, array in slice_cell(weights, every_row, units).items():
+            for name, array in slice_cell(weights, every_row, kept[n]).items():
                 new[id(getattr(cell, name))] = array
-        config = self.config(site.keep)
-        layer = site.build(type(self.layer), config, replaced(self.layer, new))
-        return self.called(layer, site)
+        config = self.config([int(units.sum()) for units in kept])
+        kind = getattr(self.layer, "plain_class", type(self.layer))
+        layer = site.build(kind, config, replaced(self.layer, new))
+        scales = self.joined(z) if site.gate is not None else None
+        called = self.called(layer, site)
+        if scales is None:
+            return called
+        return [(y, scale) for (y, _), scale in zip(called, scales, strict=True)]
 
-    def config(self, keep: list[np.ndarray]) -> dict[str, Any]:
-        """The layer's config for what is kept of its units."""
-        return self.layer.get_config() | {"units": int(keep[0].sum())}
+    def config(self, units: list[int]) -> dict[str, Any]:
+        """The plain layer's config with so many units in each layer."""
+        (one,) = units
+        return plain_config(self.layer) | {"units": one}
 
 
-@register_strip_rule(*_LAYERS)
+@register_strip_rule(*_LAYERS, L0SimpleRNN, L0LSTM, L0GRU)
 class RecurrentLayerRule(RecurrentRule):
     """SimpleRNN, LSTM and GRU."""
 
@@ -184,10 +260,10 @@ class RecurrentLayerRule(RecurrentRule):
 class CellRule(RecurrentRule):
     """A built-in cell in an RNN."""
 
-    def config(self, keep: list[np.ndarray]) -> dict[str, Any]:
+    def config(self, units: list[int]) -> dict[str, Any]:
         config = self.layer.get_config()
         cell = _unbuilt(config["cell"])
-        cell["config"] = cell["config"] | {"units": int(keep[0].sum())}
+        cell["config"] = cell["config"] | {"units": units[0]}
         return config | {"cell": cell}
 
 
@@ -196,26 +272,48 @@ class BidirectionalRule(RecurrentRule):
     """Two recurrent layers over the same sequence; both read the same input rows."""
 
     @property
-    def cells(self) -> list[Any]:
+    def layers(self) -> list[Any]:
         layers = [self.layer.forward_layer, self.layer.backward_layer]
-        if any(type(layer) not in (*_LAYERS, keras.layers.RNN) for layer in layers):
-            kinds = " and ".join(type(layer).__name__ for layer in layers)
-            raise Barrier(f"it wraps {kinds}, not built-in recurrent layers")
-        return [layer.cell for layer in layers]
+        known = (*_LAYERS, keras.layers.RNN)
+        kinds = [getattr(layer, "plain_class", type(layer)) for layer in layers]
+        if not set(kinds) <= set(known):
+            names = " and ".join(type(layer).__name__ for layer in layers)
+            raise Barrier(f"it wraps {names}, not built-in recurrent layers")
+        return layers
 
-    def units(self, atoms: Atoms, states: list[int]) -> list[Channels]:
-        self.states = states
-        self.free = np.zeros(0, bool)
-        return [opaque(t.shape, atoms) for t in self.node.outputs]
+    def made(self) -> list[tuple[int, ...]] | None:
+        outputs: list[tuple[int, ...]]
+        if self.layer.merge_mode == "concat":
+            outputs = [(0, 1)]
+        elif self.layer.merge_mode is None:
+            outputs = [(0,), (1,)]
+        else:
+            return None
+        states = (len(self.node.outputs) - len(outputs)) // 2
+        return [*outputs, *[(0,)] * states, *[(1,)] * states]
 
-    def config(self, keep: list[np.ndarray]) -> dict[str, Any]:
+    def config(self, units: list[int]) -> dict[str, Any]:
         config = self.layer.get_config()
-        for direction in ("layer", "backward_layer"):
-            inner = config[direction] = _unbuilt(config[direction])
-            if "cell" in inner["config"]:
-                cell = _unbuilt(inner["config"]["cell"])
-                inner["config"] = inner["config"] | {"cell": cell}
+        layers = zip(self.layers, ("layer", "backward_layer"), units, strict=True)
+        for layer, name, number in layers:
+            inner = _unbuilt(config[name])
+            settings = plain_config(layer)
+            if "cell" in settings:
+                cell = _unbuilt(settings["cell"])
+                cell["config"] = cell["config"] | {"units": number}
+                settings["cell"] = cell
+            else:
+                settings["units"] = number
+            if hasattr(layer, "plain_class"):
+                plain = layer.plain_class.from_config(settings)
+                inner = keras.saving.serialize_keras_object(plain)
+            config[name] = inner | {"config": settings}
         return config
+
+
+def plain_config(layer: Any) -> dict[str, Any]:
+    """The config of a layer, or of the plain one that it gates."""
+    return getattr(layer, "plain_config", layer.get_config)()
 
 
 def _unbuilt(config: dict[str, Any]) -> dict[str, Any]:

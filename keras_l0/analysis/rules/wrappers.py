@@ -42,7 +42,7 @@ class TimeDistributedRule(Rule):
             self.inner = RULES[type(layer)](inner, [channels], atoms)
         except Barrier as barrier:
             raise Barrier(f"it wraps {kind}: {barrier}") from None
-        if self.inner.whole or self.inner.gate is layer:
+        if self.inner.whole or layer in self.inner.gates:
             raise Barrier(f"it wraps {kind}, which it cannot be ruled as")
         self.inner.calls = self.calls
         self.reason = self.inner.reason
@@ -55,8 +55,8 @@ class TimeDistributedRule(Rule):
         return outs
 
     @property
-    def gate(self) -> Any:
-        return self.inner.gate
+    def gates(self) -> list[Any]:
+        return self.inner.gates
 
     @property
     def passes_scale(self) -> bool:
@@ -90,8 +90,8 @@ class TimeDistributedRule(Rule):
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         return self.inner.forward(ins, gate)
 
-    def claims(self, outs: list[Demand]) -> list[Demand]:
-        return self.inner.claims(outs)
+    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        return self.inner.claims(flows, outs)
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]

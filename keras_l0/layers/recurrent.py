@@ -1,0 +1,188 @@
+"""Gated recurrent layers: a closed unit leaves the recurrence, not only the output."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_l0.layers.gated import Gated
+
+
+class GatedRecurrent(Gated):
+    """Mixin: a recurrent layer with one gate per unit.
+
+    The gate multiplies the unit's state wherever that is read: by the recurrent kernel
+    and behind the layer. So it is enough to multiply the kernel's rows and the outputs,
+    once per sequence and outside of the loop, and the loop remains Keras' own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.gate.options.noise != "batch":
+            raise ValueError(
+                f"`gate_options` of {self.name!r} must have noise='batch': the gates "
+                "multiply the recurrent kernel, which all examples share. Received: "
+                f"noise={self.gate.options.noise!r}"
+            )
+        # Bidirectional runs its own kernels on a GPU, past `call`.
+        self._fused = getattr(self, "use_cudnn", None)
+        self.use_cudnn = False
+
+    def switched_weights(self) -> list[Any]:
+        return self.cell.weights
+
+    def gated_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (None, self.cell.units)
+
+    def call(  # type: ignore[override]
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool | None = False,
+    ) -> Any:
+        z = self.gate.values(None, training)
+        kernel = ops.cast(self.cell.recurrent_kernel, self.compute_dtype)
+        with (
+            _replaced(self.cell, "recurrent_kernel", kernel * z[:, None]),
+            _replaced(self, "use_cudnn", self._fused),
+        ):
+            outputs = super(Gated, self).call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        return keras.tree.map_structure(lambda y: y * ops.cast(z, y.dtype), outputs)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Lets a layer compute with another value of an attribute, past its tracker."""
+    before = owner.__dict__[name]
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        owner.__dict__[name] = before
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0SimpleRNN(GatedRecurrent, keras.layers.SimpleRNN):
+    """`keras.layers.SimpleRNN` with one gate per unit, inside the recurrence.
+
+    A closed unit is read by nobody: neither by what follows nor by another unit, so
+    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
+    once per sequence. States that the layer returns are gated as its output is; those
+    that a stateful layer keeps for the next batch are not.
+
+    Takes every argument of `keras.layers.SimpleRNN`, and:
+
+    Args:
+        l0: Strength of the penalty per parameter, a float >= 0 or a
+            `regularizers.L0`. One unit switches its columns of the kernel and of the
+            recurrent kernel, and its biases.
+        gate_options: `GateOptions`, with noise per batch: the gates multiply the
+            recurrent kernel, which all examples share.
+
+    Call arguments:
+        sequences: A tensor of shape ``(batch, steps, features)``.
+        initial_state: States to start from, each of shape ``(batch, units)``.
+        mask: Which steps to skip, of shape ``(batch, steps)``.
+        training: Whether to draw the gates (True) or to use their test-time values.
+
+    Output shape:
+        That of `keras.layers.SimpleRNN`.
+
+    Raises:
+        ValueError: If ``gate_options`` asks for noise per example.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> layer = keras_l0.layers.L0SimpleRNN(4, l0=1e-5)
+        >>> tuple(layer(keras.ops.ones((2, 5, 3))).shape)
+        (2, 4)
+        >>> layer.gate.cost  # 3 + 4 weights and a bias
+        8.0
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0LSTM(GatedRecurrent, keras.layers.LSTM):
+    """`keras.layers.LSTM` with one gate per unit, inside the recurrence.
+
+    A closed unit is read by nobody: neither by what follows nor by another unit, so
+    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
+    once per sequence. States that the layer returns are gated as its output is; those
+    that a stateful layer keeps for the next batch are not.
+
+    Takes every argument of `keras.layers.LSTM`, and:
+
+    Args:
+        l0: Strength of the penalty per parameter, a float >= 0 or a
+            `regularizers.L0`. One unit switches its columns of the kernel and of the
+            recurrent kernel, and its biases.
+        gate_options: `GateOptions`, with noise per batch: the gates multiply the
+            recurrent kernel, which all examples share.
+
+    Call arguments:
+        sequences: A tensor of shape ``(batch, steps, features)``.
+        initial_state: States to start from, each of shape ``(batch, units)``.
+        mask: Which steps to skip, of shape ``(batch, steps)``.
+        training: Whether to draw the gates (True) or to use their test-time values.
+
+    Output shape:
+        That of `keras.layers.LSTM`.
+
+    Raises:
+        ValueError: If ``gate_options`` asks for noise per example.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> layer = keras_l0.layers.L0LSTM(4, l0=1e-5)
+        >>> tuple(layer(keras.ops.ones((2, 5, 3))).shape)
+        (2, 4)
+        >>> layer.gate.cost  # 4 times 3 + 4 weights and a bias
+        32.0
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0GRU(GatedRecurrent, keras.layers.GRU):
+    """`keras.layers.GRU` with one gate per unit, inside the recurrence.
+
+    A closed unit is read by nobody: neither by what follows nor by another unit, so
+    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
+    once per sequence. States that the layer returns are gated as its output is; those
+    that a stateful layer keeps for the next batch are not.
+
+    Takes every argument of `keras.layers.GRU`, and:
+
+    Args:
+        l0: Strength of the penalty per parameter, a float >= 0 or a
+            `regularizers.L0`. One unit switches its columns of the kernel and of the
+            recurrent kernel, and its biases.
+        gate_options: `GateOptions`, with noise per batch: the gates multiply the
+            recurrent kernel, which all examples share.
+
+    Call arguments:
+        sequences: A tensor of shape ``(batch, steps, features)``.
+        initial_state: States to start from, each of shape ``(batch, units)``.
+        mask: Which steps to skip, of shape ``(batch, steps)``.
+        training: Whether to draw the gates (True) or to use their test-time values.
+
+    Output shape:
+        That of `keras.layers.GRU`.
+
+    Raises:
+        ValueError: If ``gate_options`` asks for noise per example.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> layer = keras_l0.layers.L0GRU(4, l0=1e-5)
+        >>> tuple(layer(keras.ops.ones((2, 5, 3))).shape)
+        (2, 4)
+        >>> layer.gate.cost  # 3 times 3 + 4 weights and two biases
+        27.0
+    """
