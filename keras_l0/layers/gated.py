@@ -58,7 +58,7 @@ class Gated(_Layer):
         cls.plain_class = cls.__mro__[cls.__mro__.index(Gated) + 1]
         if cls.plain_class is object:  # a mixin, to be mixed into a layer
             return
-        if Gated in cls.__bases__ and cls.__doc__:
+        if cls.__doc__ and cls.__module__.startswith(__package__):
             cls.__doc__ = _completed(cls.__doc__, cls.plain_class)
         # The layer's own arguments first, as Keras spells them in this version.
         signature = inspect.signature(cls.plain_class)

@@ -72,31 +72,14 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 class L0SimpleRNN(GatedRecurrent, keras.layers.SimpleRNN):
     """`keras.layers.SimpleRNN` with one gate per unit, inside the recurrence.
 
-    A closed unit is read by nobody: neither by what follows nor by another unit, so
-    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
-    once per sequence. States that the layer returns are gated as its output is; those
-    that a stateful layer keeps for the next batch are not.
-
-    Takes every argument of `keras.layers.SimpleRNN`, and:
-
-    Args:
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`. One unit switches its columns of the kernel and of the
-            recurrent kernel, and its biases.
-        gate_options: `GateOptions`, with noise per batch: the gates multiply the
-            recurrent kernel, which all examples share.
-
-    Call arguments:
-        sequences: A tensor of shape ``(batch, steps, features)``.
-        initial_state: States to start from, each of shape ``(batch, units)``.
-        mask: Which steps to skip, of shape ``(batch, steps)``.
-        training: Whether to draw the gates (True) or to use their test-time values.
-
-    Output shape:
-        That of `keras.layers.SimpleRNN`.
+    A closed unit is read by nobody: neither by what follows nor by another unit. One
+    unit switches its columns of the kernel and of the recurrent kernel, and its biases.
+    The gates are drawn, and charged, once per sequence. States that the layer returns
+    are gated as its output is; those that a stateful layer keeps are not.
 
     Raises:
-        ValueError: If ``gate_options`` asks for noise per example.
+        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
+            the recurrent kernel, which all examples share.
 
     Example:
         >>> import keras, keras_l0
@@ -112,31 +95,14 @@ class L0SimpleRNN(GatedRecurrent, keras.layers.SimpleRNN):
 class L0LSTM(GatedRecurrent, keras.layers.LSTM):
     """`keras.layers.LSTM` with one gate per unit, inside the recurrence.
 
-    A closed unit is read by nobody: neither by what follows nor by another unit, so
-    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
-    once per sequence. States that the layer returns are gated as its output is; those
-    that a stateful layer keeps for the next batch are not.
-
-    Takes every argument of `keras.layers.LSTM`, and:
-
-    Args:
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`. One unit switches its columns of the kernel and of the
-            recurrent kernel, and its biases.
-        gate_options: `GateOptions`, with noise per batch: the gates multiply the
-            recurrent kernel, which all examples share.
-
-    Call arguments:
-        sequences: A tensor of shape ``(batch, steps, features)``.
-        initial_state: States to start from, each of shape ``(batch, units)``.
-        mask: Which steps to skip, of shape ``(batch, steps)``.
-        training: Whether to draw the gates (True) or to use their test-time values.
-
-    Output shape:
-        That of `keras.layers.LSTM`.
+    A closed unit is read by nobody: neither by what follows nor by another unit. One
+    unit switches its columns of the kernel and of the recurrent kernel, and its biases.
+    The gates are drawn, and charged, once per sequence. States that the layer returns
+    are gated as its output is; those that a stateful layer keeps are not.
 
     Raises:
-        ValueError: If ``gate_options`` asks for noise per example.
+        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
+            the recurrent kernel, which all examples share.
 
     Example:
         >>> import keras, keras_l0
@@ -152,31 +118,14 @@ class L0LSTM(GatedRecurrent, keras.layers.LSTM):
 class L0GRU(GatedRecurrent, keras.layers.GRU):
     """`keras.layers.GRU` with one gate per unit, inside the recurrence.
 
-    A closed unit is read by nobody: neither by what follows nor by another unit, so
-    that `keras_l0.strip` takes it out of the loop. The gates are drawn, and charged,
-    once per sequence. States that the layer returns are gated as its output is; those
-    that a stateful layer keeps for the next batch are not.
-
-    Takes every argument of `keras.layers.GRU`, and:
-
-    Args:
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`. One unit switches its columns of the kernel and of the
-            recurrent kernel, and its biases.
-        gate_options: `GateOptions`, with noise per batch: the gates multiply the
-            recurrent kernel, which all examples share.
-
-    Call arguments:
-        sequences: A tensor of shape ``(batch, steps, features)``.
-        initial_state: States to start from, each of shape ``(batch, units)``.
-        mask: Which steps to skip, of shape ``(batch, steps)``.
-        training: Whether to draw the gates (True) or to use their test-time values.
-
-    Output shape:
-        That of `keras.layers.GRU`.
+    A closed unit is read by nobody: neither by what follows nor by another unit. One
+    unit switches its columns of the kernel and of the recurrent kernel, and its biases.
+    The gates are drawn, and charged, once per sequence. States that the layer returns
+    are gated as its output is; those that a stateful layer keeps are not.
 
     Raises:
-        ValueError: If ``gate_options`` asks for noise per example.
+        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
+            the recurrent kernel, which all examples share.
 
     Example:
         >>> import keras, keras_l0

@@ -10,9 +10,7 @@ from keras import ops
 
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.rules.arithmetic import (
-    ArithmeticRule,
     ExtremeRule,
-    PartialRule,
     ProductRule,
     QuotientRule,
     SubtractRule,
@@ -34,6 +32,7 @@ from keras_l0.analysis.rules.moves import (
     TakeRule,
     TileRule,
 )
+from keras_l0.analysis.rules.operands import ArithmeticRule, PartialRule
 from keras_l0.analysis.rules.pooling import PoolingRule
 from keras_l0.analysis.rules.reduction import (
     AlongRule,
