@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, any_, count, group_any, like, not_, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import (
     register_barrier,
     register_strip_rule,
@@ -35,11 +37,12 @@ class NormalizationRule(Rule):
         return Size(len(self.layer.weights) * count(keep[0]), 0.0)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The weights by name, in their order."""
-        return {
-            w.name: np.asarray(keras.ops.convert_to_numpy(w), "float64")
-            for w in self.layer.weights
-        }
+        """The weights by name, in their order; the caller may change them."""
+        return {name: array.copy() for name, array in self._read.items()}
+
+    @functools.cached_property
+    def _read(self) -> dict[str, np.ndarray]:
+        return {w.name: float64(w) for w in self.layer.weights}
 
     def remade(self, site: Site, x: Any, arrays: dict[str, Any], **config: Any) -> Any:
         """The call of a layer with the kept part of these weights."""
