@@ -91,7 +91,7 @@ def profile_of(analysis: Analysis) -> Profile:
         LayerProfile(
             name=step.node.name,
             kind=type(step.node.operation).__name__,
-            units=analysis.channels[step.outs[0]].size,
+            units=analysis.channels[step.units].size,
             kept=kept_units(step, deployed),
             dense=dense.sizes[number].whole(),
             expected=Size(*map(float, expected.sizes[number])),
@@ -109,5 +109,5 @@ def profile_of(analysis: Analysis) -> Profile:
 
 
 def kept_units(step: Step, evaluation: Evaluation) -> int:
-    """Channels that a step's first output keeps."""
-    return round(float(np.sum(evaluation.keep[step.outs[0]])))
+    """How many of its units a step keeps."""
+    return round(float(np.sum(evaluation.keep[step.units])))

@@ -39,7 +39,8 @@ def strip(
             fewer features; `keras_l0.plan` lists which. ``"gather"`` also selects
             among flattened features inside the network.
         keep: Names of layers all of whose units stay.
-        round_to: Unit counts are rounded up to a multiple of this.
+        round_to: Unit counts are rounded up to a multiple of this; a head counts as
+            the features that it has.
         min_units: No layer that stays is left with fewer units.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
@@ -208,12 +209,13 @@ class _Rewriter:
             rescale=lambda i: self._rescaled(step.ins[i]),
         )
         with blaming(step.rule):
+            visible = len(step.visible)
             constants = step.rule.constants(site)
             exists = any(keep.any() for keep in site.keep)
-            gone = [(None, np.ones(c.size)) for c in step.rule.outs]
+            gone = [(None, np.ones(c.size)) for c in step.rule.outs[:visible]]
             results = step.rule.rewrite(site) if exists else gone
             for slot, keep, value, (tensor, scale) in zip(
-                step.outs, site.keep, constants, results, strict=True
+                step.visible, site.keep[:visible], constants, results, strict=True
             ):
                 if tensor is not None:
                     self._check(tensor, slot, keep)

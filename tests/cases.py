@@ -185,9 +185,17 @@ CASES = {
 }
 
 
+# Their gates are inside: tests/test_gated_attention.py.
+ATTENTION = (
+    keras_l0.layers.L0MultiHeadAttention,
+    keras_l0.layers.L0GroupQueryAttention,
+)
+
+
 def gated_layers():
     return [
         value
         for value in vars(keras_l0.layers).values()
         if isinstance(value, type) and issubclass(value, Gated)
+        if value not in ATTENTION
     ]

@@ -117,6 +117,9 @@ class Evaluator:
             demands[slot] = demand
 
         analysis = self.analysis
+        for step in analysis.steps:
+            for slot in step.hidden:
+                ask(slot, Demand(pinned(flows[slot].alive).need, nothing[slot]))
         for slot in analysis.output_slots:
             ask(slot, pinned(flows[slot].alive))
         if analysis.inputs_mode != "narrow":

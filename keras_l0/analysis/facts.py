@@ -21,11 +21,13 @@ class Channels:
         atoms: For each channel the decision that keeps it, as an integer. Channels with
             the same atom go together.
         rest: For each channel its value when it is at rest (see `Flow`).
+        width: How many features one channel stands for, such as those of a head.
     """
 
     axis: int | None
     atoms: np.ndarray
     rest: np.ndarray
+    width: int = 1
 
     @classmethod
     def rest_at_zero(cls, axis: int | None, atoms: np.ndarray) -> Channels:
@@ -126,9 +128,9 @@ class Site:
 
     Attributes:
         ins: The rewritten inputs.
-        keep: For each output the channels to keep, bool.
+        keep: For each output, and hidden channels, those to keep, bool.
         flows_in: Facts of the inputs, zeros and ones.
-        flows: Facts of the outputs.
+        flows: Facts of the outputs and hidden channels.
         gate: The values of the call's own gates at test time, or None.
         factor: What the outputs are to be multiplied by on behalf of a gate further
             on, shape (n,).

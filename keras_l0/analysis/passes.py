@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -43,6 +45,21 @@ class Step:
     def node(self) -> Node:
         return self.rule.node
 
+    @property
+    def visible(self) -> list[int]:
+        """The outputs that other calls can read."""
+        return self.outs[: len(self.node.outputs)]
+
+    @property
+    def hidden(self) -> list[int]:
+        """Channels inside of the call, which it alone reads."""
+        return self.outs[len(self.node.outputs) :]
+
+    @property
+    def units(self) -> int:
+        """What the call's own gates switch: hidden channels, if there are any."""
+        return (self.hidden or self.outs)[0]
+
 
 class Analysis:
     """The channels of a model: constants, need and coupling.
@@ -53,7 +70,8 @@ class Analysis:
             nobody reads. ``"keep"``: they stay. ``"gather"``: the rest is selected
             out of them. ``"narrow"``: the model's input loses them.
         keep: Names of layers all of whose units stay.
-        round_to: Unit counts are rounded up to a multiple of this.
+        round_to: Unit counts are rounded up to a multiple of this; a head counts as
+            the features that it has.
         min_units: No layer that stays is left with fewer units.
 
     Raises:
@@ -100,9 +118,9 @@ class Analysis:
             first = firsts.get(id(node.operation))
             rule = rule_for(node, [self.channels[i] for i in ins], atoms, first)
             firsts.setdefault(id(node.operation), rule)
-            outs = [self._slot(c) for c in rule.outs]
-            self.steps.append(Step(rule, ins, outs))
-            for tensor, slot in zip(node.outputs, outs, strict=True):
+            step = Step(rule, ins, [self._slot(c) for c in rule.outs])
+            self.steps.append(step)
+            for tensor, slot in zip(node.outputs, step.visible, strict=True):
                 slot_of[tensor.index] = slot
                 if rule.selectable:
                     self._selectable(tensor, slot_of, atoms)
@@ -176,9 +194,9 @@ class Analysis:
         def one_open(step: Step) -> Any:
             rule = step.rule
             gates = sum(gate.count for gate in rule.gates)
-            if not self.makes_units(step):
+            if not self.own_units(step):
                 return np.ones(gates) if gates else None
-            return np.eye(1, gates or self.channels[step.outs[0]].size)[0]
+            return np.eye(1, gates or self.channels[step.units].size)[0]
 
         def kernels(evaluation: Evaluation) -> float:
             return sum(
@@ -192,24 +210,26 @@ class Analysis:
         after = kernels(Evaluator(quiet, one_open, np.ones(1)).run())
         return 1.0 - float(after) / float(before) if before else 0.0
 
-    def makes_units(self, step: Step) -> bool:
-        """Whether the channels of a step's output are its own to keep or drop."""
+    def own_units(self, step: Step) -> list[int]:
+        """The channels of a step that are its own to keep or drop, as slots."""
         if step.rule.whole or step.node.operation is None:
-            return False
+            return []
         made = self.channels[step.outs[0]].atoms
-        return not any(np.isin(made, self.channels[i].atoms).any() for i in step.ins)
+        passed = any(np.isin(made, self.channels[i].atoms).any() for i in step.ins)
+        return [*([] if passed else step.outs[:1]), *step.hidden]
 
     def fill_up(self, decided: Any, exists: list[Any]) -> Any:
         """Keeps further units as `round_to` and `min_units` ask (NumPy only)."""
         if self.round_to == 1 and self.min_units == 1:
             return decided
         decided = decided.copy()
-        for step in filter(self.makes_units, self.steps):
-            atoms = self.atoms(step.outs[0])
+        for slot in itertools.chain(*map(self.own_units, self.steps)):
+            atoms = self.atoms(slot)
             kept = int(decided[atoms].sum())
-            if not exists[step.outs[0]][0] or not kept:
+            if not exists[slot][0] or not kept:
                 continue
-            wanted = -(-max(kept, self.min_units) // self.round_to) * self.round_to
+            unit = self.round_to // math.gcd(self.round_to, self.channels[slot].width)
+            wanted = -(-max(kept, self.min_units) // unit) * unit
             closed = atoms[decided[atoms] == 0]
             decided[closed[: max(0, wanted - kept)]] = 1.0
         return decided

@@ -21,8 +21,8 @@ class PlannedLayer:
     Attributes:
         name: The layer's name.
         kind: Its class name.
-        units: Channels that it makes now.
-        kept: Channels that are left after strip.
+        units: Channels that it makes now; of attention, heads (or groups of them).
+        kept: How many of them are left after strip.
         before: Its size now, gates not counted.
         after: Its size after strip.
         note: What is remarkable about it, or "".
@@ -199,7 +199,7 @@ def plan(
             barriers.append(PlannedBarrier(node.name, kind, rule.reason, held))
         if not rule.gates and not before.sizes[number].params:
             continue
-        out = step.outs[0]
+        out = step.units
         kept = round(float(after.keep[out].sum()))
         layers.append(
             PlannedLayer(
@@ -259,21 +259,21 @@ def _groups(analysis: Analysis, after: Evaluation) -> list[PlannedGroup]:
     """Layers that share decisions, and how many of these are kept."""
     members: dict[int, set[int]] = {}
     owner: dict[int, int] = {}
-    makers = list(filter(analysis.makes_units, analysis.steps))
-    for number, step in enumerate(makers):
-        atoms = set(analysis.atoms(step.outs[0]).tolist())
+    makers = [(s, slot) for s in analysis.steps for slot in analysis.own_units(s)]
+    for number, (_, slot) in enumerate(makers):
+        atoms = set(analysis.atoms(slot).tolist())
         met = {owner[atom] for atom in atoms & owner.keys()}
         members[number] = {number}.union(*(members.pop(other) for other in met))
         owner.update((a, number) for a, o in list(owner.items()) if o in met)
         owner.update(dict.fromkeys(atoms, number))
     groups = []
     for group in members.values():
-        names = dict.fromkeys(makers[n].node.name for n in sorted(group))
+        names = dict.fromkeys(makers[n][0].node.name for n in sorted(group))
         if len(names) == 1:
             continue
         decisions: dict[int, bool] = {}
         for number in group:
-            slot = makers[number].outs[0]
+            slot = makers[number][1]
             for atom, kept in zip(
                 analysis.atoms(slot).tolist(), after.keep[slot], strict=True
             ):

@@ -1,5 +1,6 @@
 """Gated layers: thin subclasses of the Keras layers they extend."""
 
+from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttention
 from keras_l0.layers.conv import (
     L0Conv1D,
     L0Conv1DTranspose,
@@ -22,6 +23,6 @@ __all__ = [
     "GateOptions", "L0Conv1D", "L0Conv1DTranspose", "L0Conv2D", "L0Conv2DTranspose",
     "L0Conv3D", "L0Conv3DTranspose", "L0Dense", "L0DepthwiseConv1D",
     "L0DepthwiseConv2D", "L0EinsumDense", "L0Embedding", "L0GRU", "L0Gate",
-    "L0LSTM", "L0SimpleRNN",
-    "L0SeparableConv1D", "L0SeparableConv2D", "find_gates",
+    "L0GroupQueryAttention", "L0LSTM", "L0MultiHeadAttention", "L0SeparableConv1D",
+    "L0SeparableConv2D", "L0SimpleRNN", "find_gates",
 ]  # fmt: skip

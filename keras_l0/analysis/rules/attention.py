@@ -1,7 +1,6 @@
 """Rules of attention: query, key and value are projections that read channels.
 
-Heads and their dimensions stay as they are; what a closed head or dimension takes with
-it is written down in `slice_heads`, for gates inside attention.
+Gated heads go, and what a head takes with it is written down in `slice_heads`.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from keras_l0.analysis.facts import (
     opaque,
     pinned,
 )
-from keras_l0.analysis.logic import any_, count
+from keras_l0.analysis.logic import any_, count, not_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
     on_last_axis,
     positions,
-    replaced,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.layers import L0GroupQueryAttention, L0MultiHeadAttention
 
 # The projections of Keras' attention layers, by the names that they give them.
 _INPUTS = ("query", "key", "value", "gate")
@@ -41,12 +40,20 @@ _OUTPUT = "attention_output"
 
 def projections(layer: Any) -> dict[str, Any]:
     """The EinsumDense layers in an attention layer, by name."""
-    found = {inner.name: inner for inner in layer._flatten_layers(include_self=False)}
+    found = {
+        inner.name: inner
+        for inner in layer._flatten_layers(include_self=False)
+        if isinstance(inner, keras.layers.EinsumDense)
+    }
     return {n: found[n] for n in (*_INPUTS, _OUTPUT) if n in found}
 
 
 class AttentionRule(ReadingRule):
-    """Attention whose inputs are projected; the output's features go unless read."""
+    """Attention whose inputs are projected; the output's features go unless read.
+
+    The last of `outs` are the heads, which are hidden: those of the keys and values,
+    each with all heads of the query that look at it.
+    """
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         held = self.node.arguments()
@@ -57,11 +64,17 @@ class AttentionRule(ReadingRule):
         self.read = self.readable(self.roles)
         self.projections = projections(self.layer)
         self.folds = self.layer.get_config()["use_bias"]
+        features, *scores = self.node.outputs
+        # They have an axis of heads, which whoever reads them may count on.
+        self.shows_heads = any(tensor.consumers for tensor in scores)
         if len(self.read) < len({query, key, value}):
             self.reason = "its input's channels lie on another axis"
-        features, *scores = self.node.outputs
-        return [self.features(features.shape, query, atoms)] + [
-            opaque(t.shape, atoms) for t in scores
+        elif self.shows_heads and self.gates:
+            self.reason = "its attention scores are read, and those of all heads"
+        return [
+            self.features(features.shape, query, atoms),
+            *(opaque(tensor.shape, atoms) for tensor in scores),
+            self.heads(atoms),
         ]
 
     def features(
@@ -72,26 +85,66 @@ class AttentionRule(ReadingRule):
         assert size is not None
         return on_last_axis(shape, atoms.new(size))
 
+    def heads(self, atoms: Atoms) -> Channels:
+        """The heads of keys and values."""
+        _, count, key_dim = self.projections["key"].kernel.shape
+        value_dim = self.projections["value"].kernel.shape[-1]
+        self.key_dims = np.ones((count, key_dim), bool)
+        self.value_dims = np.ones((count, value_dim), bool)
+        # How many heads of the query look at each.
+        self.repeats = self.projections["query"].kernel.shape[1] // count
+        width = math.gcd(key_dim, value_dim)
+        return Channels(None, atoms.new(count), np.zeros(count), width)
+
+    @property
+    def coupled(self) -> list[Channels]:
+        return [*super().coupled, self.outs[-1]]
+
     @property
     def absorbs_factor(self) -> bool:
         return not self.shares_weights
 
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        features, *scores, heads = super().forward(ins, None)
+        if gate is not None:
+            heads = Flow(heads.alive * gate, heads.const)
+            bias = self.projections[_OUTPUT].bias
+            # A bias that differs by position is no constant.
+            if bias is None or len(bias.shape) == 1:
+                live = any_(heads.alive)
+                still = 0.0 * live if bias is None else not_(live)
+                features = Flow(features.alive * live, features.alive * still)
+        return [features, *scores, heads]
+
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        features, *scores = outs
-        return [features, *(Demand(d.need, pinned(d.need).pin) for d in scores)]
+        features, *scores, heads = outs
+        pin = pinned(heads.pin).pin if self.shows_heads else heads.pin
+        return [
+            features,
+            *(Demand(d.need, pinned(d.need).pin) for d in scores),
+            Demand(heads.need * any_(features.need), pin),
+        ]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        return super().backward(ins, outs[:-1], demands[:-1])
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        exists = any_(keep[0])[0] if len(keep) == 1 else keep[1][0]
+        heads = count(keep[-1]) / self.outs[-1].size
         params: Any = 0.0
         macs: Any = 0.0
         for name, inner in self.projections.items():
-            share, bias_share = exists, exists
+            bias_share = heads
             i = self.source_of.get(name)
             if i is None:
-                share = bias_share = count(keep[0]) / self.outs[0].size
+                bias_share = count(keep[0]) / self.outs[0].size
+                share = heads * bias_share
                 i = self.source_of["query"]
             elif i in self.read:
-                share = exists * count(keep_in[i]) / self.ins[i].size
+                share = heads * count(keep_in[i]) / self.ins[i].size
+            else:
+                share = heads
             weights = math.prod(inner.kernel.shape) * share
             bias = 0 if inner.bias is None else math.prod(inner.bias.shape)
             params += weights + bias * bias_share
@@ -99,15 +152,21 @@ class AttentionRule(ReadingRule):
         return Size(params, macs)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        features, *scores = super().constants(site)
-        return [np.where(site.factor == 0, 0.0, features), *scores]
+        features, *scores, _ = super().constants(site)
+        bias = self.projections[_OUTPUT].bias
+        if not site.flows[0].alive.any():
+            features = np.zeros(self.outs[0].size) if bias is None else float64(bias)
+        return [np.where(site.factor == 0, 0.0, features * site.factor), *scores]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        new: dict[int, np.ndarray] = {}
+        weights = {}
         for name, inner in self.projections.items():
             kernel = float64(inner.kernel)
             bias = None if inner.bias is None else float64(inner.bias)
             if name == _OUTPUT:
+                if site.gate is not None:
+                    gate = np.repeat(site.gate, self.repeats)
+                    kernel = kernel * gate.reshape(-1, *[1] * (kernel.ndim - 1))
                 kernel = (kernel * site.factor)[..., site.keep[0]]
                 if bias is not None:
                     bias = (bias * site.factor)[..., site.keep[0]]
@@ -115,37 +174,44 @@ class AttentionRule(ReadingRule):
                 kernel, offset = self.rows(site, self.source_of[name], kernel)
                 if bias is not None:
                     bias = bias + offset
-            new[id(inner.kernel)] = kernel
-            if bias is not None:
-                new[id(inner.bias)] = bias
-        layer = site.build(
-            type(self.layer), self.config(site), replaced(self.layer, new)
-        )
+            weights[name] = kernel, bias
+        queries = np.repeat(site.keep[-1], self.repeats)
+        left, weights = slice_heads(weights, queries, self.key_dims, self.value_dims)
+        new: dict[int, Any] = {}
+        for name, inner in self.projections.items():
+            pairs = zip((inner.kernel, inner.bias), weights[name], strict=True)
+            new.update((id(old), values) for old, values in pairs if old is not None)
+        kind, config = self.plain()
+        ordered = [new[id(w)] for w in self.layer.weights if id(w) in new]
+        layer = site.build(kind, config | self.changes(site, left), ordered)
         return self.called(layer, site)
 
-    def config(self, site: Site) -> dict[str, Any]:
-        """The layer's config for what is kept of its inputs and output."""
-        return self.layer.get_config()
+    def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:
+        """What of the layer's config changes with what is kept.
+
+        Args:
+            site: The call.
+            left: The numbers of heads, as `slice_heads` returns them.
+        """
+        raise NotImplementedError
 
 
-@register_strip_rule(keras.layers.MultiHeadAttention)
+@register_strip_rule(keras.layers.MultiHeadAttention, L0MultiHeadAttention)
 class MultiHeadAttentionRule(AttentionRule):
     """Attention whose output has features of its own."""
 
-    def config(self, site: Site) -> dict[str, Any]:
-        config = super().config(site)
+    def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:
         query = site.ins[self.source_of["query"]]
         kept = int(site.keep[0].sum())
-        if config["output_shape"]:
-            config["output_shape"] = [*config["output_shape"][:-1], kept]
+        shape = self.layer.get_config()["output_shape"]
+        if shape:
+            shape = [*shape[:-1], kept]
         elif kept != query.keep.sum():
-            config["output_shape"] = [kept]
-        return config
+            shape = [kept]
+        return {"num_heads": left["heads"], "output_shape": shape}
 
 
-@register_strip_rule(
-    *filter(None, [getattr(keras.layers, "GroupQueryAttention", None)])
-)
+@register_strip_rule(keras.layers.GroupQueryAttention, L0GroupQueryAttention)
 class GroupedQueryAttentionRule(AttentionRule):
     """Attention whose output and value have as many features as its query.
 
@@ -166,11 +232,16 @@ class GroupedQueryAttentionRule(AttentionRule):
         return channels
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        return (
-            super().claims(flows, outs)
-            if self.sliced
-            else ReadingRule.claims(self, flows, outs)
-        )
+        features, *others = super().claims(flows, outs)
+        if not self.sliced:
+            features = Demand(features.need, pinned(features.need).pin)
+        return [features, *others]
+
+    def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:
+        return {
+            "num_query_heads": left["heads"],
+            "num_key_value_heads": left["key_heads"],
+        }
 
 
 @register_strip_rule(keras.layers.Attention, keras.layers.AdditiveAttention)

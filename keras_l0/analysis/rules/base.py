@@ -66,6 +66,8 @@ class Rule:
         selectable: Consumers may be given a selection of the outputs' channels.
         ignores_training: The call does the same with ``training=True``.
         calls: The rules of all calls that use the same weights.
+        outs: The channels of the outputs, and then hidden ones: sets of channels inside
+            of the call that its gates close, such as heads. No other call reads them.
     """
 
     reason: str | None = None
@@ -135,7 +137,7 @@ class Rule:
         return and_(and_(not_(flow.alive), not_(flow.const)), odd)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        """The channels of the outputs; raises `Barrier` if it cannot tell."""
+        """`outs`; raises `Barrier` if it cannot tell."""
         return [self.only_input()]
 
     def only_input(self) -> Channels:
@@ -145,7 +147,7 @@ class Rule:
         return self.ins[0]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        """Facts of the outputs from those of the inputs.
+        """Facts of `outs` from those of the inputs.
 
         Args:
             ins: Facts of the inputs.
@@ -154,7 +156,7 @@ class Rule:
         return [ins[0]]
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        """What is asked of the outputs, the call itself included.
+        """What is asked of `outs`, the call itself included.
 
         Args:
             flows: Facts of the outputs.
@@ -249,26 +251,27 @@ class GatedBarrierRule(BarrierRule):
     """The same for a layer whose outputs are gated: all stays but the gate."""
 
     @property
-    def gate(self) -> Any:
-        return self.layer.gate
+    def gates(self) -> list[Any]:
+        return list(self.layer.gates)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        (axis,) = self.gate.gated_axes(len(self.node.outputs[0].shape))
-        return [Channels.rest_at_zero(axis, atoms.new(self.gate.count))]
+        (gate,) = self.gates
+        (axis,) = gate.gated_axes(len(self.node.outputs[0].shape))
+        return [Channels.rest_at_zero(axis, atoms.new(gate.count))]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         (y,) = super().forward(ins, gate)
         return [y if gate is None else Flow(y.alive * gate, y.const)]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        params = self.layer.count_params() - self.gate.count
+        params = self.layer.count_params() - sum(gate.count for gate in self.gates)
         return Size(params * any_(keep[0])[0], 0.0)
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.where(site.scale == 0, 0.0, np.nan)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        own = {id(w) for w in self.gate.weights}
+        own = {id(w) for gate in self.gates for w in gate.weights}
         weights = [w for w in self.layer.weights if id(w) not in own]
         arrays = [np.asarray(keras.ops.convert_to_numpy(w)) for w in weights]
         new = site.build(*self.plain(), arrays)

@@ -143,7 +143,8 @@ class ReadingRule(Rule):
         """The new layer's outputs on the rewritten inputs."""
         tensors = [self.source(site, i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(layer, tensors))
-        return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]
+        visible = self.outs[: len(self.node.outputs)]
+        return [(y, np.ones(c.size)) for y, c in zip(outputs, visible, strict=True)]
 
 
 def on_last_axis(shape: Sequence[int | None], atoms: np.ndarray) -> Channels:

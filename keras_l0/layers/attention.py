@@ -1,0 +1,111 @@
+"""Gated attention: its heads have gates, in front of the output projection."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+from keras_l0.layers.gated import Gated
+
+# To a type checker the mixin is what it is mixed into.
+if TYPE_CHECKING:
+    _Base = Gated
+else:
+    _Base = object
+
+
+class _GatedHeads(_Base):
+    """Mixin: the gates are inside of the layer, between attention and projection."""
+
+    @property
+    def head_shape(self) -> tuple[int, ...]:
+        """The sizes of heads and their features as the gate takes them; gates first."""
+        raise NotImplementedError
+
+    @property
+    def gated_axis(self) -> int:
+        return -len(self.head_shape)
+
+    def build(  # type: ignore[override]
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> None:
+        super(Gated, self).build(query_shape, value_shape, key_shape)
+        if not self.gate.built:
+            switched = sum(math.prod(w.shape) for w in self.switched_weights())
+            self.gate.cost = switched / self.head_shape[0]
+            self.gate.build((*query_shape[:-1], *self.head_shape))
+
+    def switched_weights(self) -> list[Any]:
+        # The output's bias is there whichever heads are.
+        bias = self._output_dense.bias
+        return [w for w in super().switched_weights() if w is not bias]
+
+    def _compute_attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Any, Any]:
+        output, scores = super()._compute_attention(
+            query, key, value, attention_mask, training, *args, **kwargs
+        )
+        shape = ops.shape(output)
+        heads = ops.reshape(output, (*shape[:-2], *self.head_shape))
+        return ops.reshape(self.gate(heads, training=training), shape), scores
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0MultiHeadAttention(_GatedHeads, Gated, keras.layers.MultiHeadAttention):
+    """`keras.layers.MultiHeadAttention` with one gate per head.
+
+    A gate multiplies what its head hands to the output projection. One head switches
+    its part of all projections; the output's bias belongs to none.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> layer = keras_l0.layers.L0MultiHeadAttention(4, 2, l0=1e-5)
+        >>> x = keras.ops.ones((2, 5, 3))
+        >>> tuple(layer(x, x).shape)
+        (2, 5, 3)
+        >>> layer.gate.cost  # 3 * (3 * 2 + 2) into the head, and 2 * 3 out of it
+        30.0
+    """
+
+    call = keras.layers.MultiHeadAttention.call
+
+    @property
+    def head_shape(self) -> tuple[int, ...]:
+        return self.num_heads, self.value_dim
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0GroupQueryAttention(_GatedHeads, Gated, keras.layers.GroupQueryAttention):
+    """`keras.layers.GroupQueryAttention` with one gate per key/value head.
+
+    A gate multiplies what the query heads of its group hand to the output projection:
+    they share a key/value head, and go together. One group switches its part of all
+    projections; the output's bias belongs to none.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> layer = keras_l0.layers.L0GroupQueryAttention(
+        ...     head_dim=2, num_query_heads=4, num_key_value_heads=2, l0=1e-5)
+        >>> x = keras.ops.ones((2, 5, 3))
+        >>> tuple(layer(x, x).shape)
+        (2, 5, 3)
+        >>> layer.gate.count, layer.gate.cost
+        (2, 44.0)
+    """
+
+    call = keras.layers.GroupQueryAttention.call
+
+    @property
+    def head_shape(self) -> tuple[int, ...]:
+        return self.num_key_value_heads, self.num_repeats, self.head_dim

@@ -1,0 +1,258 @@
+"""Attention with a gate per head, or per group of heads that share keys and values."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from cases import ATTENTION
+from keras import ops
+
+import keras_l0
+from keras_l0 import GateOptions
+from keras_l0.layers import L0GroupQueryAttention, L0MultiHeadAttention
+
+ARGUMENTS = {
+    L0MultiHeadAttention: {"num_heads": 3, "key_dim": 2, "value_dim": 4},
+    L0GroupQueryAttention: {
+        "head_dim": 2,
+        "num_query_heads": 6,
+        "num_key_value_heads": 3,
+    },
+}
+# By hand, for 5 features: kernels and biases into the head, and the kernel out of it.
+COST = {
+    L0MultiHeadAttention: (5 + 1) * (2 + 2 + 4) + 4 * 5,
+    L0GroupQueryAttention: (5 + 1) * (2 * 2 + 2 + 2) + 2 * 2 * 5,
+}
+COST_WITHOUT_BIAS = {
+    L0MultiHeadAttention: 5 * (2 + 2 + 4) + 4 * 5,
+    L0GroupQueryAttention: 5 * (2 * 2 + 2 + 2) + 2 * 2 * 5,
+}
+SHAPE = (None, 4, 5)
+GATES = [-9.0, 0.4, 9.0]
+
+pytestmark = pytest.mark.parametrize("kind", ATTENTION, ids=lambda kind: kind.__name__)
+
+
+def values(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def batch(seed=0, size=3):
+    shape = (size, *SHAPE[1:])
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def make(kind, **kwargs):
+    return kind(**{**ARGUMENTS[kind], **kwargs})
+
+
+def plain_class(kind):
+    return next(c for c in kind.__mro__ if c.__module__.startswith("keras."))
+
+
+def pair(kind, **kwargs):
+    """A gated layer and the plain one with the same weights."""
+    gated = make(kind, **kwargs)
+    kwargs.pop("gate_options", None)
+    plain = plain_class(kind)(**{**ARGUMENTS[kind], **kwargs})
+    rng = np.random.default_rng(1)
+    for layer in (gated, plain):
+        layer.build(SHAPE, SHAPE)
+    ours = [w for w in gated.weights if w.name != "raw_log_alpha"]
+    for a, b in zip(ours, plain.weights, strict=True):
+        assert a.path.split("/")[-2:] == b.path.split("/")[-2:]
+        start = rng.normal(size=a.shape)
+        a.assign(start)
+        b.assign(start)
+    return gated, plain
+
+
+def model_of(layer):
+    x = keras.Input(SHAPE[1:])
+    h = keras.layers.Flatten()(layer(x, x))
+    return keras.Model(x, keras.layers.Dense(2)(h))
+
+
+def gate_in(model):
+    (gate,) = keras_l0.gates(model)
+    return gate
+
+
+def test_takes_every_argument_of_the_keras_layer(kind):
+    plain = inspect.signature(plain_class(kind)).parameters
+    ours = inspect.signature(kind).parameters
+    assert set(ours) - set(plain) == {"l0", "gate_options"}
+    assert all(ours[n].default == p.default for n, p in plain.items())
+    for method in ("call", "build"):
+        ours = inspect.signature(getattr(kind, method)).parameters
+        plain = inspect.signature(getattr(plain_class(kind), method)).parameters
+        assert list(ours) == list(plain)
+    with pytest.raises((TypeError, ValueError), match="drop_rate"):
+        make(kind, drop_rate=0.5)
+
+
+def test_config_is_that_of_the_keras_layer_and_the_gate(kind):
+    layer = make(kind, l0=0.5, gate_options=GateOptions(0.7), name="heads")
+    plain = plain_class(kind)(**ARGUMENTS[kind], name="heads")
+    assert layer.plain_config() == plain.get_config()
+    assert layer.plain_class is plain_class(kind)
+    config = keras.saving.serialize_keras_object(layer)
+    assert config["registered_name"] == f"keras_l0>{kind.__name__}"
+    twin = keras.saving.deserialize_keras_object(config)
+    assert twin.get_config() == layer.get_config()
+    assert twin.gate.regularizer.l0 == 0.5
+    assert twin.gate.options == GateOptions(0.7)
+
+
+@pytest.mark.parametrize(
+    "call", [{}, {"use_causal_mask": True}, {"return_attention_scores": True}], ids=str
+)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_open_gates_are_the_keras_layer_to_the_bit(kind, use_bias, call):
+    gated, plain = pair(kind, use_bias=use_bias)
+    x, y = batch(), batch(1)
+    expected = keras.tree.flatten(plain(x, y, **call))
+    for training in (None, False, True):
+        if training:
+            gated.gate.assign_log_alpha(1e6)
+        received = keras.tree.flatten(gated(x, y, training=training, **call))
+        for a, b in zip(expected, received, strict=True):
+            np.testing.assert_array_equal(values(b), values(a))
+
+
+def by_hand(gated, plain, z, x):
+    """The plain layer with the rows of its output projection multiplied by gates."""
+    kernel = plain._output_dense.kernel
+    before = values(kernel)
+    rows = np.repeat(z, len(before) // len(z))
+    kernel.assign(before * rows[:, None, None])
+    y = values(plain(x, x))
+    kernel.assign(before)
+    return y
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gates_multiply_heads(kind, training):
+    gated, plain = pair(kind)
+    gated.gate.assign_log_alpha([-100.0, 100.0, -100.0])
+    expected = by_hand(gated, plain, np.array([0.0, 1.0, 0.0]), batch())
+    received = values(gated(batch(), batch(), training=training))
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+    gated.gate.assign_log_alpha(GATES)
+    expected = by_hand(gated, plain, values(gated.gate.test_gates), batch())
+    received = values(gated(batch(), batch()))
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_draws_multiply_whole_heads(kind):
+    gated, plain = pair(kind, gate_options=GateOptions(0.5), use_bias=False)
+    x = batch()
+    alone = [by_hand(gated, plain, one, x).ravel() for one in np.eye(3)]
+    draws = []
+    for _ in range(4):
+        y = values(gated(x, x, training=True)).ravel()
+        z, residual, *_ = np.linalg.lstsq(np.stack(alone, 1), y, rcond=None)
+        assert residual[0] < 1e-6
+        assert (z > -1e-4).all() and (z < 1 + 1e-4).all()
+        draws.append(z)
+    assert np.ptp(draws, axis=0).max() > 0.01
+
+
+def test_queries_of_unknown_length(kind):
+    gated, plain = pair(kind)
+    query, value = keras.Input((None, 5)), keras.Input((None, 5))
+    ours = keras.Model([query, value], gated(query, value))
+    theirs = keras.Model([query, value], plain(query, value))
+    data = [batch(), batch(1)[:, :2]]
+    np.testing.assert_array_equal(
+        ours.predict(data, verbose=0), theirs.predict(data, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_gate_costs_the_weights_of_its_head(kind, use_bias):
+    layer = make(kind, use_bias=use_bias, l0=0.25)
+    layer.build(SHAPE, SHAPE)
+    cost = (COST if use_bias else COST_WITHOUT_BIAS)[kind]
+    assert layer.gate.count == 3 and layer.gate.cost == cost
+    layer.gate.assign_log_alpha(GATES)
+    (loss,) = layer.losses
+    expected = 0.25 * cost * values(layer.gate.prob_open).sum()
+    assert values(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_charged_once_however_often_it_is_called(kind):
+    layer = make(kind, l0=0.125)
+    x = keras.Input(SHAPE[1:])
+    h = keras.layers.Add()([layer(x, x), layer(2 * x, x)])
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
+    expected = 0.125 * COST[kind] * values(layer.gate.prob_open).sum()
+    model.compile(
+        keras.optimizers.SGD(0.0), lambda y_true, y_pred: 0.0 * ops.sum(y_pred, axis=-1)
+    )
+    data = batch(size=8), np.zeros((8, 2), "float32")
+    history = model.fit(*data, batch_size=4, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert float(sum(map(values, model.losses))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_trains_saves_and_loads(kind, jit, tmp_path):
+    if jit and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile needs a C++ compiler")
+    layer = make(kind, l0=1e-3, gate_options=GateOptions(0.9, "example"), dropout=0.1)
+    model = model_of(layer)
+    model.compile("adam", "mse", jit_compile=jit)
+    before = values(layer.gate.log_alpha)
+    data = batch(size=8), np.zeros((8, 2), "float32")
+    assert np.isfinite(model.fit(*data, verbose=0).history["loss"]).all()
+    assert (values(layer.gate.log_alpha) != before).all()
+    layer.gate.assign_log_alpha(GATES)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.load_weights(tmp_path / "model.weights.h5")
+    expected = values(model(data[0]))
+    for copy in (loaded, clone):
+        np.testing.assert_array_equal(values(copy(data[0])), expected)
+        assert gate_in(copy) is not layer.gate
+        assert gate_in(copy).cost == COST[kind]
+        assert gate_in(copy).options == GateOptions(0.9, "example")
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(kind, dtype):
+    layer = make(kind, l0=1e-4, dtype=dtype)
+    model = model_of(layer)
+    of = keras.backend.standardize_dtype
+    assert of(layer(batch(), batch()).dtype) == dtype.removeprefix("mixed_")
+    assert of(layer.gate.raw.dtype) == of(layer.losses[0].dtype) == "float32"
+    assert np.isfinite(values(ops.cast(model(batch()), "float32"))).all()
+
+
+def test_frozen_gates_use_their_test_values(kind):
+    layer = make(kind, l0=0.5, gate_options=GateOptions(0.6))
+    model = model_of(layer)
+    layer.gate.trainable = False
+    assert model.losses == []
+    x = batch()
+    np.testing.assert_array_equal(
+        values(layer(x, x, training=True)), values(layer(x, x))
+    )
+    assert not gate_in(keras.models.clone_model(model)).trainable
+
+
+@pytest.mark.parametrize("options", [{}, {"use_gate": True}], ids=str)
+def test_closed_heads_get_no_gradient(kind, options, gradient):
+    if options and "use_gate" not in plain_class(kind)(**ARGUMENTS[kind]).get_config():
+        pytest.skip("this Keras has no gated attention of its own")
+    layer = make(kind, **options)
+    layer.build(SHAPE, SHAPE)
+    layer.gate.assign_log_alpha([-100.0, 100.0, 100.0])
+    x = ops.convert_to_tensor(batch())
+    kernel = layer._value_dense.kernel
+    slopes = gradient(lambda: ops.sum(layer(x, x, training=True) ** 2), kernel)
+    assert (slopes[:, 0] == 0).all() and (slopes[:, 1:] != 0).any()
