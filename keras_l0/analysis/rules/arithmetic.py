@@ -8,6 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Site
+from keras_l0.analysis.graph import Node, Tensor
+from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.operands import (
     ArithmeticRule,
     Operand,
@@ -15,11 +20,6 @@ from keras_l0.analysis.rules.operands import (
     numbers_of,
     values_of,
 )
-
-from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Site
-from keras_l0.analysis.graph import Node, Tensor
-from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
-from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_strip_rule
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 from keras import ops
-from keras_l0.analysis.rules.operands import ArithmeticRule, PartialRule
 
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.rules.arithmetic import (
@@ -33,6 +32,7 @@ from keras_l0.analysis.rules.moves import (
     TakeRule,
     TileRule,
 )
+from keras_l0.analysis.rules.operands import ArithmeticRule, PartialRule
 from keras_l0.analysis.rules.pooling import PoolingRule
 from keras_l0.analysis.rules.reduction import (
     AlongRule,
