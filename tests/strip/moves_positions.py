@@ -139,7 +139,7 @@ class PositionMoves:
     def recurrent_layer(self, r, units):
         kind = r.choice([layers.SimpleRNN, layers.LSTM, layers.GRU])
         options = {"reset_after": r.random() < 0.5} if kind is layers.GRU else {}
-        return kind(
+        return self.twin(kind, r)(
             units, use_bias=r.random() < 0.7, return_sequences=r.random() < 0.6,
             go_backwards=r.random() < 0.2, **options,
         )  # fmt: skip
@@ -163,6 +163,8 @@ class PositionMoves:
         merge = r.choice(["concat", "sum", "mul", "ave", None])
         inner = self.recurrent_layer(r, r.randint(1, 3))
         inner.go_backwards = False
+        if hasattr(inner, "gates"):
+            merge = r.choice(["concat", None])  # a unit of the others is of both
         return layers.Bidirectional(inner, merge_mode=merge)(x)
 
     def rows_like(self, x, r):
@@ -173,7 +175,7 @@ class PositionMoves:
         value = self.rows_like(x, r)
         key = value if r.random() < 0.7 else self.rows_like(x, r)
         key = key if key.shape[1] == value.shape[1] else value
-        layer = layers.MultiHeadAttention(
+        layer = self.twin(layers.MultiHeadAttention, r)(
             r.randint(1, 2), r.randint(1, 3), value_dim=r.choice([None, 2]),
             use_bias=r.random() < 0.6, output_shape=r.choice([None, None, 4]),
         )  # fmt: skip
@@ -183,7 +185,8 @@ class PositionMoves:
         )  # fmt: skip
 
     def grouped_attention(self, x, r):
-        layer = layers.GroupQueryAttention(2, 4, 2, use_bias=r.random() < 0.6)
+        kind = self.twin(layers.GroupQueryAttention, r)
+        layer = kind(2, 4, 2, use_bias=r.random() < 0.6)
         return layer(x, self.rows_like(x, r), use_causal_mask=r.random() < 0.3)
 
     def unprojected(self, x, r):

@@ -228,8 +228,28 @@ class BarrierRule(Rule):
         ]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        params = getattr(self.layer, "count_params", lambda: 0)()
-        return Size(params * any_(keep[0])[0], 0.0)
+        exists = any_(keep[0])[0]
+        return Size(self.params * exists, self.macs * exists)
+
+    @property
+    def params(self) -> int:
+        """The layer's parameters."""
+        return getattr(self.layer, "count_params", lambda: 0)()
+
+    @property
+    def macs(self) -> int:
+        """Those of a layer that applies its kernels position by position, if any."""
+        weights = [w for w in getattr(self.layer, "weights", ()) if "kernel" in w.name]
+        kernels = [w for w in weights if not w.name.startswith("lora_")]
+        if not kernels:
+            return 0
+        first = getattr(self.layer, "data_format", None) == "channels_first"
+        # A convolution has no more outputs than inputs, a transposed one no fewer.
+        positions = min(
+            math.prod(size or 1 for size in (shape[2:] if first else shape[1:-1]))
+            for shape in (self.node.inputs[0].shape, self.node.outputs[0].shape)
+        )
+        return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.full(c.size, np.nan) for c in self.outs]
@@ -263,9 +283,9 @@ class GatedBarrierRule(BarrierRule):
         (y,) = super().forward(ins, gate)
         return [y if gate is None else Flow(y.alive * gate, y.const)]
 
-    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        params = self.layer.count_params() - sum(gate.count for gate in self.gates)
-        return Size(params * any_(keep[0])[0], 0.0)
+    @property
+    def params(self) -> int:
+        return super().params - sum(gate.count for gate in self.gates)
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.where(site.scale == 0, 0.0, np.nan)]
