@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
+from keras_l0.layers import L0Conv2D, L0Dense, L0Gate, L0GroupQueryAttention
 
 
 class PositionMoves:
@@ -185,7 +185,7 @@ class PositionMoves:
         )  # fmt: skip
 
     def grouped_attention(self, x, r):
-        kind = self.twin(layers.GroupQueryAttention, r)
+        kind = r.choice([layers.GroupQueryAttention, L0GroupQueryAttention])
         layer = kind(2, 4, 2, use_bias=r.random() < 0.6)
         return layer(x, self.rows_like(x, r), use_causal_mask=r.random() < 0.3)
 
