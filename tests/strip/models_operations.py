@@ -401,7 +401,7 @@ for _name, _call in {
     ],
     "ordered": lambda a, b: [
         ops.sort(a), ops.cumsum(a, axis=1), ops.cumprod(b, axis=1),
-        ops.logsumexp(a, axis=1), ops.prod(b, axis=1), ops.average(a, axis=1),
+        ops.logsumexp(a, axis=(1,)), ops.prod(b, axis=1), ops.average(a, axis=1),
         ops.median(a, axis=1), ops.norm(b, axis=1),
     ],
 }.items():  # fmt: skip

@@ -239,8 +239,11 @@ class BarrierRule(Rule):
     @property
     def macs(self) -> int:
         """Those of a layer that applies its kernels position by position, if any."""
-        weights = [w for w in getattr(self.layer, "weights", ()) if "kernel" in w.name]
-        kernels = [w for w in weights if not w.name.startswith("lora_")]
+        # Of an operation, `weights` may be anything: `Bincount` has an argument so named.
+        weights = self.layer.weights if isinstance(self.layer, keras.Layer) else ()
+        kernels = [
+            w for w in weights if "kernel" in w.name and not w.name.startswith("lora_")
+        ]
         if not kernels:
             return 0
         first = getattr(self.layer, "data_format", None) == "channels_first"
