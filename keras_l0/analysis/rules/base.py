@@ -239,7 +239,7 @@ class BarrierRule(Rule):
     @property
     def macs(self) -> int:
         """Those of a layer that applies its kernels position by position, if any."""
-        # Of an operation, `weights` may be anything: `Bincount` has an argument so named.
+        # Of an operation, `weights` may be anything: an argument, in `Bincount`.
         weights = self.layer.weights if isinstance(self.layer, keras.Layer) else ()
         kernels = [
             w for w in weights if "kernel" in w.name and not w.name.startswith("lora_")
