@@ -32,7 +32,13 @@ COST_WITHOUT_BIAS = {
 SHAPE = (None, 4, 5)
 GATES = [-9.0, 0.4, 9.0]
 
-pytestmark = pytest.mark.parametrize("kind", ATTENTION, ids=lambda kind: kind.__name__)
+pytestmark = [
+    pytest.mark.parametrize("kind", ATTENTION, ids=lambda kind: kind.__name__),
+    pytest.mark.skipif(
+        keras.backend.backend() == "jax",
+        reason="Keras' attention on JAX wants as many value as key dimensions",
+    ),
+]
 
 
 def values(tensor):
