@@ -1,4 +1,4 @@
-"""The runs of `strip_zoo.py`: one model proved, or measured."""
+"""The runs of `strip_zoo.py`: one model proved, measured, or counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import keras_l0
 from keras_l0.analysis.cost import Cost
 from keras_l0.analysis.graph import trace
 from keras_l0.analysis.rounding import outputs, tolerances
+from keras_l0.layers import L0Gate
 
 # The smallest input that each takes; all others take 32 x 32.
 SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
@@ -56,7 +57,7 @@ def build(name: str) -> keras.Model:
     )
 
 
-def prove(make: Callable[[], keras.Model], seed: int, corners: int) -> dict[str, Any]:
+def prove(make: Callable[[], keras.Model], seed: int) -> dict[str, Any]:
     """Gates, strips and compares one model; what does not hold is in "failures"."""
     shared = seed % 2 == 1
     with policy("float64"):
@@ -85,7 +86,7 @@ def prove(make: Callable[[], keras.Model], seed: int, corners: int) -> dict[str,
     }
     del stripped  # two copies of the largest models at a time are enough
     weights = model.get_weights()
-    wrong_corners = check_corners(model, corners, seed, x)
+    corner = check_corner(model, seed, x[:2])
     del model
     record |= float32(make, shared, weights, x, seed)
     streams = [kept < units for units, kept in record["streams"]]
@@ -103,8 +104,8 @@ def prove(make: Callable[[], keras.Model], seed: int, corners: int) -> dict[str,
         "float32": record["difference32"] <= record["tolerance32"],
         "a mutant is noticed in float32": record["mutant32"] > record["tolerance32"],
     }
-    failures = [what for what, held in holds.items() if not held] + wrong_corners
-    return {**record, "corners": corners, "failures": failures}
+    failures = [what for what, held in {**holds, **corner}.items() if not held]
+    return {**record, "failures": failures}
 
 
 def mutate(stripped: keras.Model, rng: np.random.Generator) -> str:
@@ -126,32 +127,51 @@ def mutate(stripped: keras.Model, rng: np.random.Generator) -> str:
     raise ValueError(f"`stripped` has no two units that differ: {stripped.name!r}")
 
 
-def check_corners(
-    model: keras.Model, corners: int, seed: int, x: np.ndarray
-) -> list[str]:
-    """Strips under random gates, whole layers closed as well; what does not hold."""
-    rng, wrong = np.random.default_rng(seed), []
+def corners(name: str, seed: int, count: int) -> dict[str, Any]:
+    """Compares what `cost(open)` says with what strip makes, for random gates."""
+    model = gated(build(name), shared=seed % 2 == 1)
+    rng = np.random.default_rng(seed)
     gates, cost = keras_l0.gates(model), Cost(model)
-    for corner in range(corners):
-        shares = rng.uniform(size=len(gates))
-        # Of the many layers about one closes as a whole, and one stays whole.
-        shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 0.0
-        shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 1.0
-        open_ = [
-            (rng.uniform(size=gate.count) < share).astype("float64")
-            for gate, share in zip(gates, shares, strict=True)
-        ]
-        for gate, one in zip(gates, open_, strict=True):
-            gate.assign_log_alpha(np.where(one, 9.0, -9.0).reshape(gate.raw.shape))
-        stripped, size = keras_l0.strip(model, verify=False), cost(open_).whole()
-        if size != (stripped.count_params(), macs(stripped)):
-            wrong.append(f"cost of corner {corner}")
-        (old,), (new,) = run(model, x[:2]), run(stripped, x[:2])
-        # Constant outputs have no variation to compare with.
-        scale = max(variation(old), 1e-3 * float(np.abs(old).max()), 1e-6)
-        if not np.abs(old - new).max() <= 1e-9 * scale:
-            wrong.append(f"outputs of corner {corner}")
-    return wrong
+    failures, dead = [], 0
+    for corner in range(count):
+        open_ = close(gates, rng)
+        dead += not all(one.any() for one in open_)
+        stripped = keras_l0.strip(model, verify=False)
+        size = stripped.count_params(), macs(stripped)
+        if cost(open_).whole() != size:
+            failures.append(f"cost of corner {corner}")
+    return {"gates": len(gates), "corners": count, "dead": dead, "failures": failures}
+
+
+def close(gates: Sequence[L0Gate], rng: np.random.Generator) -> list[np.ndarray]:
+    """Closes random shares of the gates; which units are open then."""
+    shares = rng.uniform(size=len(gates))
+    # Of the many layers about one closes as a whole, and one stays whole.
+    shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 0.0
+    shares[rng.uniform(size=len(gates)) < 1 / len(gates)] = 1.0
+    open_ = [
+        (rng.uniform(size=gate.count) < share).astype("float64")
+        for gate, share in zip(gates, shares, strict=True)
+    ]
+    if rng.uniform() < 0.5:  # long chains of layers would hardly ever stay alive
+        for one in open_:
+            one[rng.integers(one.size)] = 1.0
+    for gate, one in zip(gates, open_, strict=True):
+        gate.assign_log_alpha(np.where(one, 9.0, -9.0).reshape(gate.raw.shape))
+    return open_
+
+
+def check_corner(model: keras.Model, seed: int, x: np.ndarray) -> dict[str, bool]:
+    """Strips under other gates, mostly with a layer closed as a whole: what holds."""
+    open_ = close(keras_l0.gates(model), np.random.default_rng(seed))
+    stripped, size = keras_l0.strip(model, verify=False), Cost(model)(open_).whole()
+    (old,), (new,) = run(model, x), run(stripped, x)
+    # Constant outputs have no variation to compare with.
+    scale = max(variation(old), 1e-3 * float(np.abs(old).max()), 1e-6)
+    return {
+        "cost of a corner": size == (stripped.count_params(), macs(stripped)),
+        "outputs of a corner": np.abs(old - new).max() <= 1e-9 * scale,
+    }
 
 
 def float32(

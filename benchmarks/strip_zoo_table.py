@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mnist_table import table
 
@@ -16,10 +16,11 @@ by the rule of Sony's Model Compression Toolkit on the same graph. "Differs" is 
 largest difference between gated and stripped outputs as a share of how far the outputs
 vary over inputs, in float64 (allowed: 1e-9); in float32 as a share of what ten times
 the model's own rounding allows. "Mutant" is the same with two kept units of one layer
-swapped. "Corners" are random gates for which `cost(open)` was the size of the stripped
-model, and its outputs were right. Time and memory are those of `plan` and of `strip`
-without its comparison, beside `clone_model` and `set_weights` on the same gated model,
-on a machine that did other work too."""
+swapped. Time and memory are those of `plan` and of `strip` without its comparison,
+beside `clone_model` and `set_weights` on the same gated model, on a machine that did
+other work too. "Corners" are random gates, each stripped, for which `cost(open)` is
+compared with the parameters and MACs of the stripped model; in "with dead layers" of
+them some layer is closed as a whole."""
 
 MODEL_HEADER = (
     "model | parameters | reachable | MCT | plan (s) | rewrite (s) | copy (s) | "
@@ -28,51 +29,97 @@ MODEL_HEADER = (
 )
 PROOF_HEADER = (
     "model | seed | gates | parameters | stripped | MACs | stripped | streams | "
-    "outputs vary | differs | mutant | differs, float32 | corners | minutes | "
+    "outputs vary | differs | mutant | differs, float32 | minutes | "
     "peak (MiB) | holds"
 )
+CORNER_HEADER = "model | seed | gates | corners | with dead layers | minutes | holds"
 
 
 def render(runs: list[dict], models: Sequence[str]) -> str:
     """The runs as Markdown: each model's reach and cost, each proof, what is left."""
-    parts = [PREFACE]
+    parts = [PREFACE, summary(runs)]
     if left := [m for m in models if m not in {r["model"] for r in runs}]:
         parts.append(f"Not run yet: {', '.join(left)}.")
-    for kind, header in (("measure", MODEL_HEADER), ("proof", PROOF_HEADER)):
-        rows = [run_row(r) for r in runs if r["kind"] == kind]
-        parts += [f"## {TITLES[kind]}", table(header, rows)]
+    for kind, (title, header, _) in TABLES.items():
+        done = [r for r in runs if r["kind"] == kind]
+        done.sort(key=lambda r: (models.index(r["model"]), r["seed"]))
+        rows = [run_row(r) for r in done]
+        parts += [f"## {title}", table(header, rows)]
     return "\n\n".join(parts)
 
 
-TITLES = {"measure": "Reach and speed", "proof": "Each proof"}
+def summary(runs: list[dict]) -> str:
+    """What holds of all runs together."""
+    done = [r for r in runs if "minutes" in r]
+    proofs = [r for r in done if r["kind"] == "proof"]
+    corners = [r for r in done if r["kind"] == "corners"]
+    right = sum(not r["failures"] for r in proofs)
+    lines = [
+        f"{right} of {len(proofs)} proofs hold, of {len({r['model'] for r in proofs})} "
+        f"models. {sum(r['corners'] for r in corners):,} corners were compared, "
+        f"{sum(len(r['failures']) for r in corners)} of them differ."
+    ]
+    took = {
+        r["model"]: r["seconds_plan"] + r["seconds_rewrite"]
+        for r in done
+        if r["kind"] == "measure"
+    }
+    if {"ResNet152", "ResNet50"} <= took.keys():
+        lines.append(
+            f"ResNet152 takes {took['ResNet152'] / took['ResNet50']:.2f} times what "
+            "ResNet50 takes, plan and rewrite."
+        )
+    commits = ", ".join(f"`{c}`" for c in dict.fromkeys(r["commit"] for r in done))
+    return " ".join([*lines, f"Commits: {commits}."])
 
 
 def run_row(r: dict) -> str:
     """One row of the table of runs."""
-    failures = "; ".join(r.get("failures", ()))
     if "minutes" not in r:
+        failures = "; ".join(r["failures"])
         return f"{r['model']} | {r['seed']} | not finished: {failures}"
-    if r["kind"] == "measure":
-        compared = r["seconds_verified"] - r["seconds_rewrite"]
-        kinds = sorted({b.partition(":")[0] for b in r["barriers"]})
-        return (
-            f"{r['model']} | {r['params']:,} | **{r['reachable']:.2%}** | "
-            f"{r['reachable_mct']:.1%} | {r['seconds_plan']:.2f} | "
-            f"{r['seconds_rewrite']:.2f} | {r['seconds_copy']:.2f} | "
-            f"**{r['ratio']:.2f}** | {compared:.2f} | {whole(r['memory_rewrite'])} | "
-            f"{whole(r['memory_copy'])} | {', '.join(kinds) or 'none'}"
-        )
-    seed = f"{r['seed']}{', shared' if r['seed'] % 2 else ''}"
-    rounding = (
-        f"{r['difference32'] / r['tolerance32']:.2f}" if "tolerance32" in r else "-"
-    )
+    return TABLES[r["kind"]][2](r)
+
+
+def measure_row(r: dict) -> str:
+    compared = r["seconds_verified"] - r["seconds_rewrite"]
+    kinds = sorted({b.partition(":")[0] for b in r["barriers"]})
     return (
-        f"{r['model']} | {seed} | {r['gates']} | {r['params']:,} | "
+        f"{r['model']} | {r['params']:,} | **{r['reachable']:.2%}** | "
+        f"{r['reachable_mct']:.1%} | {r['seconds_plan']:.2f} | "
+        f"{r['seconds_rewrite']:.2f} | {r['seconds_copy']:.2f} | "
+        f"**{r['ratio']:.2f}** | {compared:.2f} | {whole(r['memory_rewrite'])} | "
+        f"{whole(r['memory_copy'])} | {', '.join(kinds) or 'none'}"
+    )
+
+
+def proof_row(r: dict) -> str:
+    return (
+        f"{r['model']} | {seed(r)} | {r['gates']} | {r['params']:,} | "
         f"{r['params_stripped']:,} | {r['macs']:,} | {r['macs_stripped']:,} | "
         f"{streams(r['streams'])} | {r['variation']:.2f} | {r['difference']:.0e} | "
-        f"{r['mutant']:.0e} | {rounding} | {r['corners']} | {r['minutes']:.1f} | "
-        f"{whole(r['peak_mib'])} | {failures or 'all'}"
+        f"{r['mutant']:.0e} | {r['difference32'] / r['tolerance32']:.2f} | "
+        f"{r['minutes']:.1f} | {whole(r['peak_mib'])} | "
+        f"{'; '.join(r['failures']) or 'all'}"
     )
+
+
+def corner_row(r: dict) -> str:
+    return (
+        f"{r['model']} | {seed(r)} | {r['gates']} | {r['corners']:,} | {r['dead']} | "
+        f"{r['minutes']:.1f} | {'; '.join(r['failures']) or 'all'}"
+    )
+
+
+def seed(r: dict) -> str:
+    return f"{r['seed']}{', shared' if r['seed'] % 2 else ''}"
+
+
+TABLES: dict[str, tuple[str, str, Callable[[dict], str]]] = {
+    "measure": ("Reach and speed", MODEL_HEADER, measure_row),
+    "proof": ("Each proof", PROOF_HEADER, proof_row),
+    "corners": ("Corners", CORNER_HEADER, corner_row),
+}
 
 
 def streams(groups: Sequence[Sequence[int]]) -> str:
