@@ -14,8 +14,8 @@ from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.export import ExportError, ExportReport, to_tflite
 from keras_l0.hard_concrete import HardConcrete
-from keras_l0.layers.gate import GateOptions
-from keras_l0.layers.gate import find_gates as gates
+from keras_l0.layers import GateOptions
+from keras_l0.layers import find_gates as gates
 from keras_l0.report import Profile, profile
 from keras_l0.rewrite import strip
 

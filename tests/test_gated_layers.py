@@ -538,7 +538,7 @@ def test_channels_first(training):
     plain.build((None, 2, 6, 5))
     plain.set_weights([values(layer.kernel), values(layer.bias)])
     assert layer.gate.count == 4 and layer.gate.cost == 3 * 3 * 2 + 1
-    assert layer.gate.broadcast_shape == (4, 1, 1)
+    assert layer.gate.broadcast_shape(4) == (4, 1, 1)
     x = np.random.default_rng(0).normal(size=(2, 2, 6, 5)).astype("float32")
     try:
         expected = values(plain(x))
@@ -558,6 +558,19 @@ def test_dense_on_sequences():
     y = values(layer(np.ones((2, 7, 3), "float32"), training=True))
     assert y.shape == (2, 7, 5) and (y[..., :2] == 0).all() and (y[..., 2:] != 0).all()
     assert values(layer.losses[0]) == pytest.approx(3 * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("noise", ["batch", "example"])
+@pytest.mark.parametrize(("built", "called"), [((7, 3), (3,)), ((3,), (7, 3))])
+def test_dense_on_another_rank_than_it_was_built_for(built, called, noise):
+    layer = L0Dense(50, use_bias=False, gate_options=GateOptions(0.6, noise))
+    layer.build((None, *built))
+    x = np.ones((6, *called), "float32")
+    z = values(layer(x, training=True)) / values(layer(x))
+    assert z.shape == (6, *called[:-1], 50)
+    rows = z.reshape(6, -1, 50)
+    np.testing.assert_allclose(rows, np.broadcast_to(rows[:, :1], rows.shape))
+    assert len(np.unique(rows[:, 0], axis=0)) == (6 if noise == "example" else 1)
 
 
 @pytest.mark.distinct

@@ -19,7 +19,7 @@ from keras_l0.demo.training import ShowEpoch, accuracy, predict, train
 from keras_l0.export import ExportError, ExportReport, to_tflite
 from keras_l0.export.latency import latency
 from keras_l0.export.silence import silence
-from keras_l0.layers.gate import find_gates
+from keras_l0.layers import find_gates
 from keras_l0.report import profile
 from keras_l0.rewrite import strip
 

@@ -21,7 +21,7 @@ from keras_l0.export.report import ExportError, ExportReport
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.verify import verify as verify_file
-from keras_l0.layers.gate import find_gates
+from keras_l0.layers import find_gates
 from keras_l0.report import profile
 from keras_l0.rewrite import strip
 

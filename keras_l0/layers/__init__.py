@@ -16,7 +16,9 @@ from keras_l0.layers.conv import (
 from keras_l0.layers.dense import L0Dense
 from keras_l0.layers.einsum import L0EinsumDense
 from keras_l0.layers.embedding import L0Embedding
-from keras_l0.layers.gate import GateOptions, L0Gate, find_gates
+from keras_l0.layers.finding import find_gates
+from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.options import GateOptions
 from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
 
 __all__ = [

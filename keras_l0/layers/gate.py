@@ -1,99 +1,18 @@
-"""`L0Gate`, the only stochastic state in the package, and its options."""
+"""`L0Gate`, the only stochastic state in the package."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
+from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0
-
-
-@keras.saving.register_keras_serializable(package="keras_l0")
-@dataclasses.dataclass(frozen=True)
-class GateOptions:
-    """How gates start, are drawn and are trained: one object for every gated layer.
-
-    Args:
-        open_probability: P(z != 0) at the start, in (0, 1). From .983 on the test-time
-            gate starts at exactly 1, so that adding gates changes nothing. The paper's
-            initial drop rates .5, .3, .2, .05 are .832, .920, .952, .989.
-        noise: ``"batch"`` draws each gate once per batch; ``"example"`` once per
-            example, which has less variance and costs more time.
-        learning_rate_multiplier: How much faster than the weights the gates learn
-            under an optimizer of the Adam family (under plain SGD: its square). Adam
-            moves every variable by about the learning rate per step, and at the rate
-            of the weights ``log_alpha`` hardly gets anywhere. A power of two makes
-            `L0Gate.assign_log_alpha` exact.
-        distribution: The `HardConcrete` of the gates.
-
-    Raises:
-        TypeError: If an option is of the wrong type.
-        ValueError: If an option lies outside its range.
-
-    Example:
-        >>> import keras_l0
-        >>> options = keras_l0.GateOptions(open_probability=0.832, noise="example")
-        >>> layer = keras_l0.layers.L0Dense(8, l0=1e-5, gate_options=options)
-    """
-
-    open_probability: float = 0.99
-    noise: str = "batch"
-    learning_rate_multiplier: float = 16.0
-    distribution: HardConcrete = HardConcrete()
-
-    def __post_init__(self) -> None:
-        require_probability("open_probability", self.open_probability)
-        if self.noise not in ("batch", "example"):
-            raise ValueError(
-                "`noise` must be 'batch' (one draw per batch) or 'example' (one draw "
-                f"per example). Received: noise={self.noise!r}"
-            )
-        require_real(
-            "learning_rate_multiplier",
-            self.learning_rate_multiplier,
-            "> 0",
-            lambda value: value > 0,
-        )
-        if not isinstance(self.distribution, HardConcrete):
-            raise TypeError(
-                "`distribution` must be a `keras_l0.HardConcrete`. Received: "
-                f"{self.distribution!r} of type {type(self.distribution).__name__}"
-            )
-
-    @classmethod
-    def get(cls, identifier: Any) -> GateOptions:
-        """`GateOptions` from what a layer takes: None, an object or its config."""
-        if identifier is None:
-            return cls()
-        if isinstance(identifier, dict):
-            identifier = keras.saving.deserialize_keras_object(identifier)
-        if not isinstance(identifier, cls):
-            raise TypeError(
-                "Gate options must be a `keras_l0.GateOptions` or None. "
-                f"Received: {identifier!r} of type {type(identifier).__name__}"
-            )
-        return identifier
-
-    def get_config(self) -> dict[str, Any]:
-        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        config["distribution"] = keras.saving.serialize_keras_object(self.distribution)
-        return config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> GateOptions:
-        config = dict(config)
-        config["distribution"] = keras.saving.deserialize_keras_object(
-            config["distribution"]
-        )
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -174,10 +93,6 @@ class L0Gate(keras.layers.Layer):
                 f"`cost` of {self.name!r} must be one number, or one per gate "
                 f"({math.prod(sizes)}). Received: {np.size(self.cost)} numbers"
             )
-        # What z and cost are reshaped to so that they broadcast over the input.
-        self.broadcast_shape = tuple(
-            size if a in axes else 1 for a, size in enumerate(input_shape) if a
-        )
         # log_alpha = multiplier * raw: the optimizer moves raw, and log_alpha
         # multiplier times as far.
         multiplier = self.options.learning_rate_multiplier
@@ -244,30 +159,33 @@ class L0Gate(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Integers are not autocast by Keras, and gates between 0 and 1 would vanish.
         inputs = ops.cast(inputs, self.compute_dtype)
-        return inputs * self.values(ops.shape(inputs)[0], training)
+        return inputs * self.values(ops.shape(inputs), training)
 
-    def values(self, examples: Any, training: bool | None = None) -> Any:
+    def values(self, shape: Sequence[Any], training: bool | None = None) -> Any:
         """The gates to multiply a batch by, in a shape that broadcasts over it.
 
         Args:
-            examples: Size of the batch.
+            shape: Shape of the batch.
             training: Whether to draw the gates (True) or to use their test-time values.
         """
+        broadcast = self.broadcast_shape(len(shape))
         if training and self.trainable:
-            z = self._draw(examples)
+            drawn = broadcast
+            if self.options.noise == "example":
+                drawn = (shape[0], *broadcast)
+            noise = keras.random.uniform(
+                drawn, dtype=self.raw.dtype, seed=self.seed_generator
+            )
+            log_alpha = ops.reshape(self.log_alpha, broadcast)
+            z = self.options.distribution.sample(log_alpha, noise)
         else:
-            z = ops.reshape(self.test_gates, self.broadcast_shape)
+            z = ops.reshape(self.test_gates, broadcast)
         return ops.cast(z, self.compute_dtype)
 
-    def _draw(self, examples: Any) -> Any:
-        shape = self.broadcast_shape
-        if self.options.noise == "example":
-            shape = (examples, *shape)
-        noise = keras.random.uniform(
-            shape, dtype=self.raw.dtype, seed=self.seed_generator
-        )
-        log_alpha = ops.reshape(self.log_alpha, self.broadcast_shape)
-        return self.options.distribution.sample(log_alpha, noise)
+    def broadcast_shape(self, rank: int) -> tuple[int, ...]:
+        """The gates' shape for inputs of this rank, of which the batch axis is one."""
+        sizes = dict(zip(self.gated_axes(rank), self.raw.shape, strict=True))
+        return tuple(sizes.get(axis, 1) for axis in range(1, rank))
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         # Computed once more for the gradient, the gates would be drawn once more too.
@@ -336,38 +254,6 @@ class _Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, raw: Any) -> Any:
         return self.gate.penalty(raw)
-
-
-def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
-    """Every `L0Gate` in a model or layer, each once, in graph order.
-
-    Args:
-        layer: A model (nested models and wrappers are searched) or a layer.
-
-    Example:
-        >>> import keras, keras_l0
-        >>> model = keras.Sequential([keras.Input((4,)), keras_l0.layers.L0Dense(3)])
-        >>> [gate.count for gate in keras_l0.gates(model)]
-        [3]
-    """
-    if not isinstance(layer, keras.layers.Layer):
-        raise TypeError(
-            "`model` must be a Keras model or layer. "
-            f"Received: {layer!r} of type {type(layer).__name__}"
-        )
-    return list(_walk(layer, set()))
-
-
-def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    if isinstance(layer, L0Gate):
-        yield layer
-        return
-    children = layer.layers if isinstance(layer, keras.Model) else layer._layers
-    for child in children:
-        yield from _walk(child, seen)
 
 
 def _is_integer(value: Any) -> bool:

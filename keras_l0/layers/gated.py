@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_l0.layers.gate import GateOptions, L0Gate
+from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0
 
 # What the docstring of each gated layer says in front of its example.

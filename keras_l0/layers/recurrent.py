@@ -45,7 +45,7 @@ class GatedRecurrent(Gated):
         mask: Any = None,
         training: bool | None = False,
     ) -> Any:
-        z = self.gate.values(None, training)
+        z = self.gate.values((None, self.cell.units), training)
         kernel = ops.cast(self.cell.recurrent_kernel, self.compute_dtype)
         with (
             _replaced(self.cell, "recurrent_kernel", kernel * z[:, None]),

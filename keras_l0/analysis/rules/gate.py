@@ -60,7 +60,7 @@ class GateRule(Rule):
         x, z = site.ins[0], site.gate
         if self.on_channels:
             return [(x.tensor, x.scale * z)]
-        shape = self.layer.broadcast_shape
+        shape = self.layer.broadcast_shape(len(self.node.inputs[0].shape))
         axis = self.ins[0].axis
         assert z is not None
         z = np.reshape(z, shape)

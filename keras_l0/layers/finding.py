@@ -1,0 +1,41 @@
+"""Where the gates of a model are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+
+from keras_l0.layers.gate import L0Gate
+
+
+def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
+    """Every `L0Gate` in a model or layer, each once, in graph order.
+
+    Args:
+        layer: A model (nested models and wrappers are searched) or a layer.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([keras.Input((4,)), keras_l0.layers.L0Dense(3)])
+        >>> [gate.count for gate in keras_l0.gates(model)]
+        [3]
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            "`model` must be a Keras model or layer. "
+            f"Received: {layer!r} of type {type(layer).__name__}"
+        )
+    return list(_walk(layer, set()))
+
+
+def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    if isinstance(layer, L0Gate):
+        yield layer
+        return
+    children = layer.layers if isinstance(layer, keras.Model) else layer._layers
+    for child in children:
+        yield from _walk(child, seen)

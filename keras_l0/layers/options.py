@@ -1,0 +1,90 @@
+"""How gates start, are drawn and are trained: one object for every gated layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+@dataclasses.dataclass(frozen=True)
+class GateOptions:
+    """How gates start, are drawn and are trained: one object for every gated layer.
+
+    Args:
+        open_probability: P(z != 0) at the start, in (0, 1). From .983 on the test-time
+            gate starts at exactly 1, so that adding gates changes nothing. The paper's
+            initial drop rates .5, .3, .2, .05 are .832, .920, .952, .989.
+        noise: ``"batch"`` draws each gate once per batch; ``"example"`` once per
+            example, which has less variance and costs more time.
+        learning_rate_multiplier: How much faster than the weights the gates learn
+            under an optimizer of the Adam family (under plain SGD: its square). Adam
+            moves every variable by about the learning rate per step, and at the rate
+            of the weights ``log_alpha`` hardly gets anywhere. A power of two makes
+            `L0Gate.assign_log_alpha` exact.
+        distribution: The `HardConcrete` of the gates.
+
+    Raises:
+        TypeError: If an option is of the wrong type.
+        ValueError: If an option lies outside its range.
+
+    Example:
+        >>> import keras_l0
+        >>> options = keras_l0.GateOptions(open_probability=0.832, noise="example")
+        >>> layer = keras_l0.layers.L0Dense(8, l0=1e-5, gate_options=options)
+    """
+
+    open_probability: float = 0.99
+    noise: str = "batch"
+    learning_rate_multiplier: float = 16.0
+    distribution: HardConcrete = HardConcrete()
+
+    def __post_init__(self) -> None:
+        require_probability("open_probability", self.open_probability)
+        if self.noise not in ("batch", "example"):
+            raise ValueError(
+                "`noise` must be 'batch' (one draw per batch) or 'example' (one draw "
+                f"per example). Received: noise={self.noise!r}"
+            )
+        require_real(
+            "learning_rate_multiplier",
+            self.learning_rate_multiplier,
+            "> 0",
+            lambda value: value > 0,
+        )
+        if not isinstance(self.distribution, HardConcrete):
+            raise TypeError(
+                "`distribution` must be a `keras_l0.HardConcrete`. Received: "
+                f"{self.distribution!r} of type {type(self.distribution).__name__}"
+            )
+
+    @classmethod
+    def get(cls, identifier: Any) -> GateOptions:
+        """`GateOptions` from what a layer takes: None, an object or its config."""
+        if identifier is None:
+            return cls()
+        if isinstance(identifier, dict):
+            identifier = keras.saving.deserialize_keras_object(identifier)
+        if not isinstance(identifier, cls):
+            raise TypeError(
+                "Gate options must be a `keras_l0.GateOptions` or None. "
+                f"Received: {identifier!r} of type {type(identifier).__name__}"
+            )
+        return identifier
+
+    def get_config(self) -> dict[str, Any]:
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        config["distribution"] = keras.saving.serialize_keras_object(self.distribution)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> GateOptions:
+        config = dict(config)
+        config["distribution"] = keras.saving.deserialize_keras_object(
+            config["distribution"]
+        )
+        return cls(**config)
