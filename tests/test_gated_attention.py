@@ -260,3 +260,67 @@ def test_closed_heads_get_no_gradient(kind, options, gradient):
     kernel = layer._value_dense.kernel
     slopes = gradient(lambda: ops.sum(layer(x, x, training=True) ** 2), kernel)
     assert (slopes[:, 0] == 0).all() and (slopes[:, 1:] != 0).any()
+
+
+REMAT = [
+    {"mode": "full"},
+    {"mode": "larger_than", "output_size_threshold": 1},
+    {"mode": "list_of_layers", "layer_names": ["attention"]},
+]
+
+
+@pytest.mark.skipif(
+    not hasattr(keras, "RematScope"), reason="this Keras has no RematScope"
+)
+@pytest.mark.parametrize(
+    ("scope", "dropout"), [*((scope, 0.0) for scope in REMAT), (REMAT[0], 0.3)]
+)
+def test_gradients_under_remat_are_those_without(
+    kind, scope, dropout, gradient, monkeypatch
+):
+    times, remat = [], keras.src.backend.common.remat.remat
+    monkeypatch.setattr(
+        keras.src.backend.common.remat,
+        "remat",
+        lambda f: remat(lambda *args: times.append(f) or f(*args)),
+    )
+    found = []
+    for options in (None, scope):
+        keras.utils.set_random_seed(3)
+        with keras.RematScope(**(options or {"mode": None})):
+            layer = make(
+                kind,
+                name="attention",
+                dropout=dropout,
+                gate_options=GateOptions(0.7, "example"),
+            )
+        layer.build(SHAPE, SHAPE)
+        x = ops.convert_to_tensor(batch())
+        start = [values(v) for v in layer.non_trainable_variables]
+
+        def total(layer=layer, start=start, x=x):
+            for variable, value in zip(
+                layer.non_trainable_variables, start, strict=True
+            ):
+                variable.assign(value)
+            return ops.sum(layer(x, x, training=True) ** 2)
+
+        times.clear()
+        found.append(
+            [gradient(total, w) for w in (layer.gate.raw, layer._key_dense.kernel)]
+        )
+    for plain, again in zip(*found, strict=True):
+        np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-5)
+    assert bool(times) == (not dropout)
+
+
+@pytest.mark.skipif(
+    not hasattr(keras, "RematScope"), reason="this Keras has no RematScope"
+)
+def test_trains_under_remat(kind):
+    with keras.RematScope("full"):
+        layer = make(kind, l0=1e-3)
+    model = model_of(layer)
+    model.compile("adam", "mse", jit_compile=False)
+    data = batch(size=8), np.zeros((8, 2), "float32")
+    assert np.isfinite(model.fit(*data, verbose=0).history["loss"]).all()

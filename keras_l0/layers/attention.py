@@ -53,12 +53,24 @@ class _GatedHeads(_Base):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Any, Any]:
-        output, scores = super()._compute_attention(
-            query, key, value, attention_mask, training, *args, **kwargs
-        )
+        plain = super()._compute_attention
+
+        def attend(query: Any, key: Any, value: Any) -> list[Any]:
+            results = plain(
+                query, key, value, attention_mask, training, *args, **kwargs
+            )
+            return [tensor for tensor in results if tensor is not None]
+
+        # Between the projections, which rematerialize on their own. What is drawn, as
+        # for dropout, would be drawn once more.
+        if self._remat_mode is not None and not (training and self._dropout_layer.rate):
+            remat = super(Gated, self).rematerialized_call
+            attend = remat(attend, query, key, value)
+        output, *scores = attend(query, key, value)
         shape = ops.shape(output)
         heads = ops.reshape(output, (*shape[:-2], *self.head_shape))
-        return ops.reshape(self.gate(heads, training=training), shape), scores
+        output = ops.reshape(self.gate(heads, training=training), shape)
+        return output, scores[0] if scores else None
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
