@@ -83,6 +83,15 @@ class HardConcrete:
         """Test-time gates (Eq. 13). ``beta`` plays no part in them."""
         return self._stretch(ops.sigmoid(_float_tensor(log_alpha)))
 
+    def median(self, log_alpha: Any) -> Any:
+        """The medians of the training gates: draws for a noise of 1/2.
+
+        Not from the paper. A median is 0 where P(z != 0) <= 1/2, for the paper's
+        constants, and `deterministic` only where P(z != 0) <= .31: fewer gates are
+        between closed and what they mostly are in training.
+        """
+        return self._stretch(ops.sigmoid(_float_tensor(log_alpha) / self.beta))
+
     def prob_open(self, log_alpha: Any) -> Any:
         """P(z != 0), the probability that the penalty charges for (Eq. 12)."""
         return ops.sigmoid(_float_tensor(log_alpha) + self.log_odds_shift)

@@ -220,6 +220,42 @@ def test_the_test_time_gate_is_eq_13(distribution):
     np.testing.assert_allclose(values(gate.prob_open), p, rtol=1e-5)
 
 
+@pytest.mark.parametrize("estimator", ["deterministic", "median"])
+def test_the_estimator_decides_what_is_closed_everywhere(estimator):
+    options = GateOptions(estimator=estimator)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras_l0.layers.L0Dense(4, "relu", gate_options=options),
+            keras.layers.Dense(2),
+        ]
+    )
+    (gate,) = keras_l0.gates(model)
+    # P(z != 0) of the second is .4.
+    log_alpha = np.float32([-9, -2, -1, 9])
+    gate.assign_log_alpha(log_alpha)
+    if estimator == "median":
+        z, kept = np.clip(sigmoid(log_alpha * 1.5) * 1.2 - 0.1, 0, 1), 2
+    else:
+        z, kept = test_gates(log_alpha), 3
+    np.testing.assert_allclose(values(gate.test_gates), z, atol=1e-6)
+    np.testing.assert_allclose(values(gate(ones(1, 4)))[0], z, atol=1e-6)
+    small = keras_l0.strip(model)
+    assert small.layers[1].units == kept
+    params = 3 * kept + kept + 2 * kept + 2
+    assert small.count_params() == params
+    assert keras_l0.plan(model).after.params == params
+    assert keras_l0.profile(model).deployed.params == params
+    gate.trainable = False
+    np.testing.assert_allclose(values(gate(ones(1, 4), training=True))[0], z, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["mean", "Median", None, 1])
+def test_unknown_estimators(estimator):
+    with pytest.raises(ValueError, match="`estimator` must be .*Received: estimator="):
+        GateOptions(estimator=estimator)
+
+
 @pytest.mark.parametrize(
     "open_probability", [1e-3, 0.310, 0.5, 0.832, 0.920, 0.952, 0.989, 0.999]
 )
@@ -465,7 +501,7 @@ def test_config_names_every_argument():
 
 
 def test_options_serialize():
-    options = GateOptions(0.7, "example", 4.0, HardConcrete(0.5, -0.2, 1.3))
+    options = GateOptions(0.7, "example", 4.0, HardConcrete(0.5, -0.2, 1.3), "median")
     config = keras.saving.serialize_keras_object(options)
     assert config["registered_name"] == "keras_l0>GateOptions"
     assert keras.saving.deserialize_keras_object(config) == options

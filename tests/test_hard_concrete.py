@@ -57,6 +57,18 @@ def test_where_gates_reach_zero():
     assert float(hc.sample(half + 0.01, 0.5)) > 0.0
 
 
+@pytest.mark.parametrize("beta", [2 / 3, 0.3, 1.5])
+def test_the_median_is_that_of_the_draws(beta):
+    hc, rng = HardConcrete(beta=beta), np.random.default_rng(0)
+    log_alpha = np.linspace(-4, 4, 17)
+    draws = values(hc.sample(log_alpha, rng.uniform(size=(20_000, 1))))
+    median = values(hc.median(log_alpha))
+    np.testing.assert_allclose(median, np.median(draws, axis=0), atol=0.03)
+    np.testing.assert_allclose(median, values(hc.sample(log_alpha, 0.5)), atol=1e-6)
+    half = hc.log_alpha(0.5)
+    assert float(hc.median(half - 0.01)) == 0.0 < float(hc.median(half + 0.01))
+
+
 def test_no_floor_and_no_ceiling_under_the_open_probability():
     hc = HardConcrete()
     # A clamp of log_alpha to [log .01, log 100] would stop at .047 and at .998.

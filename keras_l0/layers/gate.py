@@ -19,9 +19,9 @@ from keras_l0.regularizers import L0
 class L0Gate(keras.layers.Layer):
     """Multiplies its input by learned hard-concrete gates.
 
-    In training each gate is a random draw from its distribution; at test time it is the
-    deterministic gate of Eq. 13, which is exactly 0 for a closed and exactly 1 for a
-    fully open unit. The penalty, ``l0`` times the expected number of parameters that
+    In training each gate is a random draw from its distribution; at test time it is a
+    function of its location (by default Eq. 13 of the paper), which is exactly 0 for a
+    closed and exactly 1 for a fully open unit. The penalty, ``l0`` times the expected number of parameters that
     the gates switch, is part of `losses` and thereby of what `fit` minimizes. It hangs
     on the gate's variable, as Keras' own weight penalties do, so it is charged once
     however often the layer is called.
@@ -147,8 +147,8 @@ class L0Gate(keras.layers.Layer):
 
     @property
     def test_gates(self) -> Any:
-        """The deterministic gates (Eq. 13) that are used at test time."""
-        return self.options.distribution.deterministic(self.log_alpha)
+        """The gates that are used at test time; see `GateOptions.estimator`."""
+        return self.options.test_gates(self.log_alpha)
 
     @property
     def count(self) -> int:

@@ -27,6 +27,10 @@ class GateOptions:
             of the weights ``log_alpha`` hardly gets anywhere. A power of two makes
             `L0Gate.assign_log_alpha` exact.
         distribution: The `HardConcrete` of the gates.
+        estimator: What a gate is at test time, and thereby which units are closed.
+            ``"deterministic"``: Eq. 13 of Louizos et al. (2017), without the
+            temperature; 0 where P(z != 0) <= .31 for the paper's constants.
+            ``"median"``: the median of the training gate, 0 where P(z != 0) <= .5.
 
     Raises:
         TypeError: If an option is of the wrong type.
@@ -42,6 +46,7 @@ class GateOptions:
     noise: str = "batch"
     learning_rate_multiplier: float = 16.0
     distribution: HardConcrete = HardConcrete()
+    estimator: str = "deterministic"
 
     def __post_init__(self) -> None:
         require_probability("open_probability", self.open_probability)
@@ -61,6 +66,17 @@ class GateOptions:
                 "`distribution` must be a `keras_l0.HardConcrete`. Received: "
                 f"{self.distribution!r} of type {type(self.distribution).__name__}"
             )
+
+        if self.estimator not in ("deterministic", "median"):
+            raise ValueError(
+                "`estimator` must be 'deterministic' (Eq. 13 of the paper) or 'median' "
+                "(of the training gate). "
+                f"Received: estimator={self.estimator!r}"
+            )
+
+    def test_gates(self, log_alpha: Any) -> Any:
+        """The gates that are used at test time, by the `estimator`."""
+        return getattr(self.distribution, self.estimator)(log_alpha)
 
     @classmethod
     def get(cls, identifier: Any) -> GateOptions:
