@@ -21,10 +21,10 @@ class L0Gate(keras.layers.Layer):
 
     In training each gate is a random draw from its distribution; at test time it is a
     function of its location (by default Eq. 13 of the paper), which is exactly 0 for a
-    closed and exactly 1 for a fully open unit. The penalty, ``l0`` times the expected number of parameters that
-    the gates switch, is part of `losses` and thereby of what `fit` minimizes. It hangs
-    on the gate's variable, as Keras' own weight penalties do, so it is charged once
-    however often the layer is called.
+    closed and exactly 1 for a fully open unit. The penalty, ``l0`` times the expected
+    number of parameters that the gates switch, is part of `losses` and thereby of what
+    `fit` minimizes. It hangs on the gate's variable, as Keras' own weight penalties do,
+    so it is charged once however often the layer is called.
 
     A frozen gate (``trainable=False``) is a constant: it uses its test-time value in
     training too, and, like every frozen weight in Keras, is not charged.
