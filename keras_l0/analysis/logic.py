@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_l0.analysis.symbols import Symbol, symbolic
+
 
 def namespace(*arrays: Any) -> Any:
-    """`numpy` if all arrays are NumPy's, else `keras.ops`."""
+    """`numpy` if all arrays are NumPy's, else `keras.ops`; `symbolic` for symbols."""
+    if any(isinstance(a, Symbol) for a in arrays):
+        return symbolic
     return np if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays) else ops
 
 
@@ -26,7 +30,11 @@ def and_(a: Any, b: Any) -> Any:
 
 def or_(a: Any, b: Any) -> Any:
     """Either; the same object twice is one event, not two independent ones."""
-    return a if a is b else a + b - a * b
+    if a is b:
+        return a
+    if namespace(a, b) is symbolic:
+        return symbolic.union(a, b)
+    return a + b - a * b
 
 
 def not_(a: Any) -> Any:
@@ -36,7 +44,8 @@ def not_(a: Any) -> Any:
 
 def any_(a: Any) -> Any:
     """Whether any element is true, of shape (1,)."""
-    return 1.0 - namespace(a).prod(1.0 - a, keepdims=True)
+    xp = namespace(a)
+    return symbolic.any(a) if xp is symbolic else 1.0 - xp.prod(1.0 - a, keepdims=True)
 
 
 def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
@@ -47,6 +56,8 @@ def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
         groups: Group of each element, integers in [0, count), shape (n,).
         count: Number of groups.
     """
+    if isinstance(a, Symbol):
+        return symbolic.group_any(a, groups, count)
     if isinstance(a, np.ndarray):
         result = np.zeros(count, a.dtype)
         np.maximum.at(result, groups, a)
@@ -82,6 +93,8 @@ def concatenate(parts: list[Any]) -> Any:
 def first(a: Any) -> Any:
     """The first true element alone."""
     xp = namespace(a)
+    if xp is symbolic:
+        return symbolic.first(a)
     before = xp.cumsum(a) - a
     return a * xp.clip(1.0 - before, 0.0, 1.0)
 
@@ -93,6 +106,6 @@ def like(reference: Any, value: float, size: int) -> Any:
 
 def array_like(reference: Any, values: np.ndarray) -> Any:
     """NumPy values in the reference's namespace and dtype."""
-    if isinstance(reference, (np.ndarray, np.generic)):
+    if isinstance(reference, (np.ndarray, np.generic, Symbol)):
         return values.astype(reference.dtype)
     return ops.convert_to_tensor(values, dtype=reference.dtype)

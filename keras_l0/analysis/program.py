@@ -1,0 +1,219 @@
+"""The analysis written out once, as a short program on the openness of the gates.
+
+A compiled train step then holds a few hundred operations, where running all passes of
+the analysis in it would take tens of thousands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_l0.analysis.symbols import Tape, as_symbol
+
+
+@dataclasses.dataclass
+class Program:
+    """Numbers as functions of vectors, ready to be computed and differentiated.
+
+    Args:
+        tape: What was recorded.
+        results: Symbols or numbers: what to compute.
+    """
+
+    tape: Tape
+    results: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        symbols = [as_symbol(self.tape, x).spread(1) for x in self.results]
+        self.outputs = [self.tape.node(x.places, x.known) for x in symbols]
+        needed: set[int] = set()
+        todo = list(self.outputs)
+        while todo:
+            number = todo.pop()
+            if number not in needed:
+                needed.add(number)
+                todo += self.tape.instructions[number].args
+        self.steps = [(n, self.tape.instructions[n]) for n in sorted(needed)]
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        """The results for these inputs, numbers of the same kind."""
+        values = self._forward(inputs)
+        return [values[n][0] for n in self.outputs]
+
+    def _forward(self, inputs: Sequence[Any]) -> dict[int, Any]:
+        machine = _machine(inputs)
+        values: dict[int, Any] = {}
+        for number, (name, args, data) in self.steps:
+            if name == "input":
+                values[number] = inputs[data]
+            else:
+                found = [values[i] for i in args]
+                values[number] = getattr(machine, name)(found, data)
+        return values
+
+    def with_gradient(
+        self, inputs: Sequence[Any], which: int = 0
+    ) -> tuple[Any, list[Any]]:
+        """One of the results, and its derivative by each input.
+
+        The derivative is worked out here: backends need not differentiate through the
+        program, so it can be used in a layer's call, and under a condition.
+
+        Args:
+            inputs: As for a call.
+            which: The number of the result.
+        """
+        values = self._forward(inputs)
+        output = self.outputs[which]
+        return values[output][0], self._backward(inputs, values, output)
+
+    def _backward(
+        self, inputs: Sequence[Any], values: dict[int, Any], output: int
+    ) -> list[Any]:
+        machine = _machine(inputs)
+        slopes = {output: machine.constant([], np.ones(1))}
+        found: dict[int, Any] = {}
+        for number, (name, args, data) in reversed(self.steps):
+            slope = slopes.pop(number, None)
+            if slope is None or name == "constant":
+                continue
+            if name == "input":
+                found[data] = slope
+                continue
+            asked = getattr(machine, f"{name}_slopes")(
+                [values[i] for i in args], data, values[number], slope
+            )
+            for i, one in zip(args, asked, strict=True):
+                one = machine.summed(one, values[i])
+                slopes[i] = slopes[i] + one if i in slopes else one
+        return [found.get(i, 0.0 * x) for i, x in enumerate(inputs)]
+
+
+def _machine(inputs: Sequence[Any]) -> Any:
+    if all(isinstance(x, np.ndarray) for x in inputs):
+        return _Machine(np, inputs[0].dtype)
+    return _Machine(ops, inputs[0].dtype)
+
+
+@dataclasses.dataclass
+class _Machine:
+    """The instructions and their derivatives, in one namespace."""
+
+    xp: Any
+    dtype: Any
+
+    def constant(self, args: list[Any], data: np.ndarray) -> Any:
+        if self.xp is np:
+            return data.astype(self.dtype)
+        return ops.convert_to_tensor(data, dtype=self.dtype)
+
+    def gather(self, args: list[Any], data: np.ndarray) -> Any:
+        joined = args[0] if len(args) == 1 else self.xp.concatenate(args)
+        start, size = int(data[0]), len(data)
+        if np.array_equal(data, start + np.arange(size)):
+            return joined[start : start + size]
+        return self.xp.take(joined, data, axis=0)
+
+    def gather_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        sizes = [x.shape[0] for x in args]
+        joined = self._segment_sum(slope, data, sum(sizes))
+        ends = np.cumsum(sizes)
+        return [joined[e - n : e] for n, e in zip(sizes, ends, strict=True)]
+
+    def add(self, args: list[Any], data: Any) -> Any:
+        return args[0] + args[1]
+
+    def add_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return slope, slope
+
+    def subtract(self, args: list[Any], data: Any) -> Any:
+        return args[0] - args[1]
+
+    def subtract_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return slope, -slope
+
+    def multiply(self, args: list[Any], data: Any) -> Any:
+        return args[0] * args[1]
+
+    def multiply_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return slope * args[1], slope * args[0]
+
+    def divide(self, args: list[Any], data: Any) -> Any:
+        return args[0] / args[1]
+
+    def divide_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return slope / args[1], -slope * y / args[1]
+
+    def union(self, args: list[Any], data: Any) -> Any:
+        return args[0] + args[1] - args[0] * args[1]
+
+    def union_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return slope * (1.0 - args[1]), slope * (1.0 - args[0])
+
+    def maximum(self, args: list[Any], data: Any) -> Any:
+        return self.xp.maximum(*args)
+
+    def maximum_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        wins = self._cast(args[0] >= args[1])
+        return slope * wins, slope * (1.0 - wins)
+
+    def any(self, args: list[Any], data: Any) -> Any:
+        return 1.0 - self.xp.prod(1.0 - args[0], keepdims=True)
+
+    def any_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        # The product of all others; 1e-6 where one of them is 0.
+        closed = self.xp.maximum(1.0 - args[0], 1e-6)
+        return [slope * self.xp.prod(closed, keepdims=True) / closed]
+
+    def sum(self, args: list[Any], data: Any) -> Any:
+        return self.xp.sum(args[0], keepdims=True)
+
+    def sum_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        return [slope + 0.0 * args[0]]
+
+    def first(self, args: list[Any], data: Any) -> Any:
+        (a,) = args
+        return a * self.xp.clip(1.0 - (self.xp.cumsum(a) - a), 0.0, 1.0)
+
+    def first_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        (a,) = args
+        before = self.xp.cumsum(a) - a
+        held = slope * a * self._cast(before < 1.0)
+        after = self.xp.sum(held) - self.xp.cumsum(held)
+        return [slope * self.xp.clip(1.0 - before, 0.0, 1.0) - after]
+
+    def group(self, args: list[Any], data: np.ndarray) -> Any:
+        count = int(data.max()) + 1
+        if self.xp is np:
+            result = np.zeros(count, self.dtype)
+            np.maximum.at(result, data, args[0])
+            return result
+        return ops.segment_max(args[0], data, num_segments=count)
+
+    def group_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        wins = self._cast(args[0] >= self.xp.take(y, data, axis=0))
+        ties = self._segment_sum(wins, data, y.shape[0])
+        return [wins * self.xp.take(slope / ties, data, axis=0)]
+
+    def summed(self, slope: Any, value: Any) -> Any:
+        """Of one element that was spread over many, the derivatives add up."""
+        if value.shape[0] == 1 and slope.shape[0] > 1:
+            return self.xp.sum(slope, keepdims=True)
+        if slope.shape[0] == 1 and value.shape[0] > 1:
+            return slope + 0.0 * value
+        return slope
+
+    def _segment_sum(self, values: Any, groups: np.ndarray, count: int) -> Any:
+        if self.xp is np:
+            return np.bincount(groups, values, count).astype(self.dtype)
+        return ops.segment_sum(values, groups, num_segments=count)
+
+    def _cast(self, condition: Any) -> Any:
+        if self.xp is np:
+            return condition.astype(self.dtype)
+        return ops.cast(condition, self.dtype)
