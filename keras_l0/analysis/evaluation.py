@@ -8,7 +8,7 @@ ones as well as on backend tensors of probabilities.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from keras_l0.analysis.facts import Demand, Flow, Size, pinned
 from keras_l0.analysis.logic import (
     and_,
     any_,
+    array_like,
     concatenate,
     group_any,
     largest,
@@ -56,6 +57,7 @@ class Evaluator:
         open_of: Openness of the units that a step's gates switch; None if it has none.
         reference: Any array in the namespace and dtype to compute in.
         lifted: Steps to treat as if they kept no channel for its own sake.
+        cut: Which tensors of a step to cut to their first channel.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Evaluator:
         analysis: Analysis,
         open_of: Callable[[Step], Any],
         reference: Any,
-        lifted: Sequence[Step] = (),
+        lifted: Sequence[Step],
+        cut: Callable[[Step], Container[int]],
     ) -> None:
         self.analysis = analysis
         self.open_of = open_of
         self.reference = reference
         self.lifted = lifted
+        self.cut = cut
         self.slots = range(len(analysis.channels))
 
     def run(self) -> Evaluation:
@@ -103,7 +107,12 @@ class Evaluator:
             )
         for step in self.analysis.steps:
             outs = step.rule.forward([flows[i] for i in step.ins], self.open_of(step))
-            flows.update(zip(step.outs, outs, strict=True))
+            cut = self.cut(step)
+            for slot, flow in zip(step.outs, outs, strict=True):
+                if slot in cut:
+                    one = array_like(flow.alive, np.eye(1, flow.alive.shape[0])[0])
+                    flow = Flow(and_(flow.alive, one), and_(flow.const, one))
+                flows[slot] = flow
         return [flows[slot] for slot in self.slots]
 
     def _backward(self, flows: list[Flow]) -> list[Demand]:

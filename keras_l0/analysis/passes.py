@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -163,13 +163,19 @@ class Analysis:
         """The gates' test-time values, one flat float64 array per gate."""
         return [_flat(gate.test_gates) for gate in self.gates]
 
-    def evaluate(self, open_: Sequence[Any], lifted: Sequence[Step] = ()) -> Evaluation:
+    def evaluate(
+        self,
+        open_: Sequence[Any],
+        lifted: Sequence[Step] = (),
+        cut: Callable[[Step], Container[int]] = lambda step: (),
+    ) -> Evaluation:
         """What is kept, and its size, for one openness of the gates.
 
         Args:
             open_: For each of `gates` the openness of its units, shape (count,): NumPy
                 zeros and ones, or backend tensors of probabilities.
             lifted: Steps to treat as if they kept no channel for its own sake.
+            cut: Which tensors of a step to cut to their first channel.
         """
 
         def open_of(step: Step) -> Any:
@@ -177,7 +183,7 @@ class Analysis:
             return concatenate(found) if len(found) > 1 else next(iter(found), None)
 
         reference = open_[0] if len(open_) else np.ones(1)
-        return Evaluator(self, open_of, reference, lifted).run()
+        return Evaluator(self, open_of, reference, lifted, cut).run()
 
     def reachable_share(self) -> float:
         """The share of the kernels outside output layers that gates could remove.
@@ -186,17 +192,10 @@ class Analysis:
         gate behind its activation, and what is left of the kernels is set against what
         there was. A model without such kernels has a share of 0.
         """
-        quiet = copy.copy(self)
-        quiet.steps = [
-            dataclasses.replace(step, rule=step.rule.at_zero()) for step in self.steps
+        gated = copy.copy(self)
+        gated.steps = [
+            dataclasses.replace(step, rule=step.rule.as_gated()) for step in self.steps
         ]
-
-        def one_open(step: Step) -> Any:
-            rule = step.rule
-            gates = sum(gate.count for gate in rule.gates)
-            if not self.own_units(step):
-                return np.ones(gates) if gates else None
-            return np.eye(1, gates or self.channels[step.units].size)[0]
 
         def kernels(evaluation: Evaluation) -> float:
             return sum(
@@ -207,7 +206,7 @@ class Analysis:
 
         ones = [np.ones(gate.count) for gate in self.gates]
         before = kernels(self.evaluate(ones))
-        after = kernels(Evaluator(quiet, one_open, np.ones(1)).run())
+        after = kernels(gated.evaluate(ones, cut=gated.own_units))
         return 1.0 - float(after) / float(before) if before else 0.0
 
     def own_units(self, step: Step) -> list[int]:

@@ -202,13 +202,13 @@ def test_rounding_counts_the_features_of_heads(dims, options, heads):
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_heads_count_as_reachable(gated):
+def test_heads_and_features_count_as_reachable(gated):
     kind = L0MultiHeadAttention if gated else layers.MultiHeadAttention
     x = keras.Input((4, 8))
     h = layers.LayerNormalization()(x)
     model = keras.Model(x, layers.Dense(2)(kind(4, 2, use_bias=False)(h, h)))
-    # Of each kernel a quarter is left.
-    assert keras_l0.plan(model).reachable == pytest.approx(3 / 4)
+    # Of each kernel one head of four is left, and of the last one feature of eight.
+    assert keras_l0.plan(model).reachable == pytest.approx(1 - (3 + 1 / 8) / 16)
 
 
 @pytest.mark.parametrize("role", ["query", "value", "attention_output"])

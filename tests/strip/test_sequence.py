@@ -14,7 +14,7 @@ import keras_l0
 from keras_l0.analysis.cost import Cost
 from keras_l0.analysis.rules.attention import projections, slice_heads
 from keras_l0.analysis.rules.recurrent import slice_cell, unread_units
-from keras_l0.layers import L0Dense, L0Gate
+from keras_l0.layers import L0LSTM, L0Dense, L0Gate
 
 SEQUENCE = [
     name
@@ -429,3 +429,11 @@ def test_directions_that_are_merged_cannot_lose_gated_units():
     )
     with pytest.raises(ValueError, match="gates inside.*do not hold units one by one"):
         keras_l0.strip(model)
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, L0LSTM])
+def test_units_of_a_recurrence_count_as_reachable(kind):
+    x = keras.Input((4, 5))
+    model = keras.Model(x, layers.Dense(2)(kind(6, use_bias=False)(x)))
+    # Of the blocks of 6 + 5 rows by 6 columns one column is left, with 1 + 5 rows.
+    assert keras_l0.plan(model).reachable == pytest.approx(1 - 6 / (11 * 6))

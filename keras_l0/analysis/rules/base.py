@@ -121,8 +121,8 @@ class Rule:
         """The channels that calls which share weights keep alike, side by side."""
         return self.ins + self.outs
 
-    def at_zero(self) -> Rule:
-        """The same rule where what is at rest is 0, whatever it is in truth."""
+    def as_gated(self) -> Rule:
+        """The same rule with gates where they are of most use: closed units are 0."""
         rule = copy.copy(self)
         rule.ins = [Channels.rest_at_zero(x.axis, x.atoms) for x in self.ins]
         return rule

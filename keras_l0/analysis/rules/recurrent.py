@@ -24,7 +24,7 @@ from keras_l0.analysis.logic import (
     or_,
     take,
 )
-from keras_l0.analysis.rules.base import Barrier
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
@@ -118,9 +118,9 @@ class RecurrentRule(ReadingRule):
                 "each of its units feeds its own recurrence: one that is closed or "
                 "unread behind the layer cannot go"
             )
+        self.holds = made or []
         if made is None:
             return [opaque(t.shape, atoms) for t in self.node.outputs]
-        self.holds = made
         # Keras takes it that both directions have equally many units: they go in pairs.
         decisions = [atoms.new(self.cells[0].units)] * len(self.cells)
         if self.cuts:
@@ -132,6 +132,13 @@ class RecurrentRule(ReadingRule):
             on_last_axis(t.shape, np.concatenate([decisions[n] for n in held]))
             for t, held in zip(self.node.outputs, made, strict=True)
         ]
+
+    def as_gated(self) -> Rule:
+        rule = super().as_gated()
+        assert isinstance(rule, RecurrentRule)
+        # States are tied to the units only if these can go already.
+        rule.cuts = self.cuts or (bool(self.holds) and not self.states)
+        return rule
 
     def joined(self, values: list[Any]) -> list[Any]:
         """For each output what there is of its units, given that of each layer's."""

@@ -81,10 +81,10 @@ class TimeDistributedRule(Rule):
         if hasattr(self, "inner"):
             self.inner.calls = calls
 
-    def at_zero(self) -> Rule:
-        rule = super().at_zero()
+    def as_gated(self) -> Rule:
+        rule = super().as_gated()
         assert isinstance(rule, TimeDistributedRule)
-        rule.inner = self.inner.at_zero()
+        rule.inner = self.inner.as_gated()
         return rule
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
