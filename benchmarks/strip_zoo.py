@@ -6,11 +6,11 @@ builds each model with random weights, puts a gate behind every layer with a ker
 closes a third to two thirds of the units and checks what `keras_l0.strip` promises: the
 same outputs (in float64 up to 1e-9 of their variation, in float32 up to ten times the
 model's own rounding), that a mistake would be noticed, and exactly the size that `plan`
-and `cost(open)` say. Seeds with odd numbers share gates along residual streams. Then it
-measures time and memory. `--kinds corners` compares `cost(open)` with what strip makes
-under many random gates, whole layers closed included. Each run has a process of its
-own, appends to a JSON file and is not repeated; the file is rendered as a Markdown
-table.
+and `cost(open)` say; time and memory are measured by the way. Seeds with odd numbers
+share gates along residual streams. `--kinds corners` compares `cost(open)` with what
+strip makes under many random gates, whole layers closed included. Each run has a
+process of its own, appends to a JSON file and is not repeated; the file is rendered as
+a Markdown table.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from checkout import COMMIT
-from strip_zoo_runs import MODELS, WIDTHS, build, corners, measure, prove, versions
-from strip_zoo_table import TABLES, render, run_row
+from strip_zoo_runs import MODELS, WIDTHS, build, corners, prove, versions
+from strip_zoo_table import render, run_row
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,11 +53,9 @@ def child(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 def run_child(key: dict[str, Any], args: argparse.Namespace) -> None:
     start = time.perf_counter()
     if key["kind"] == "proof":
-        record = prove(lambda: build(key["model"]), key["seed"])
-    elif key["kind"] == "corners":
-        record = corners(key["model"], key["seed"], args.corners)
+        record = prove(lambda: build(key["model"]), key["seed"], args.repeats)
     else:
-        record = measure(key["model"], key["seed"], args.repeats)
+        record = corners(key["model"], key["seed"], args.corners)
     record |= {
         "minutes": (time.perf_counter() - start) / 60,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -70,7 +68,7 @@ def run_child(key: dict[str, Any], args: argparse.Namespace) -> None:
 def wanted(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     for name in args.models:
         for kind in args.kinds:
-            for seed in args.seeds[:1] if kind == "measure" else args.seeds:
+            for seed in args.seeds:
                 yield {"kind": kind, "model": name, "seed": seed}
 
 
@@ -80,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     every = [*MODELS, *WIDTHS]
     add("--models", nargs="+", choices=every, default=every, metavar="MODEL")
-    add("--kinds", nargs="+", choices=TABLES, default=["proof", "measure"])
+    add("--kinds", nargs="+", choices=["proof", "corners"], default=["proof"])
     add("--seeds", nargs="+", type=int, default=[0, 1])
     add("--workers", type=int, default=1, help="runs at a time")
     add("--corners", type=int, default=100, help="random gates in a run of that kind")

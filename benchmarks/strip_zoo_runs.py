@@ -1,9 +1,10 @@
-"""The runs of `strip_zoo.py`: one model proved, measured, or counted."""
+"""The runs of `strip_zoo.py`: one model proved, or counted under many gates."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import platform
 import sys
 import time
@@ -57,12 +58,14 @@ def build(name: str) -> keras.Model:
     )
 
 
-def prove(make: Callable[[], keras.Model], seed: int) -> dict[str, Any]:
+def prove(
+    make: Callable[[], keras.Model], seed: int, repeats: int = 1
+) -> dict[str, Any]:
     """Gates, strips and compares one model; what does not hold is in "failures"."""
     shared = seed % 2 == 1
     with policy("float64"):
         plain = make()
-        params = plain.count_params()
+        params, peer = plain.count_params(), reachable_share(trace(plain))
         model = enliven(gated(plain, shared), seed)
     del plain
     plan = keras_l0.plan(model)
@@ -76,6 +79,9 @@ def prove(make: Callable[[], keras.Model], seed: int) -> dict[str, Any]:
         "gates": len(keras_l0.gates(model)),
         "params": params,
         "params_stripped": stripped.count_params(),
+        "reachable": plan.reachable,
+        "reachable_mct": peer,
+        "barriers": sorted({f"{b.kind}: {b.reason}" for b in plan.barriers}),
         "macs": plan.before.macs,
         "macs_stripped": macs(stripped),
         "streams": [[g.units, g.kept] for g in plan.groups],
@@ -88,7 +94,7 @@ def prove(make: Callable[[], keras.Model], seed: int) -> dict[str, Any]:
     weights = model.get_weights()
     corner = check_corner(model, seed, x[:2])
     del model
-    record |= float32(make, shared, weights, x, seed)
+    record |= float32(make, shared, weights, x, seed, repeats)
     streams = [kept < units for units, kept in record["streams"]]
     holds = {
         "float64": record["difference"] <= 1e-9,
@@ -131,14 +137,14 @@ def corners(name: str, seed: int, count: int) -> dict[str, Any]:
     """Compares what `cost(open)` says with what strip makes, for random gates."""
     model = gated(build(name), shared=seed % 2 == 1)
     rng = np.random.default_rng(seed)
-    gates, cost = keras_l0.gates(model), Cost(model)
+    gates, size_of = keras_l0.gates(model), Cost(model)
     failures, dead = [], 0
     for corner in range(count):
         open_ = close(gates, rng)
         dead += not all(one.any() for one in open_)
         stripped = keras_l0.strip(model, verify=False)
         size = stripped.count_params(), macs(stripped)
-        if cost(open_).whole() != size:
+        if size_of(open_).whole() != size:
             failures.append(f"cost of corner {corner}")
     return {"gates": len(gates), "corners": count, "dead": dead, "failures": failures}
 
@@ -180,13 +186,18 @@ def float32(
     weights: list[np.ndarray],
     x: np.ndarray,
     seed: int,
+    repeats: int,
 ) -> dict[str, Any]:
-    """The comparison that strip itself makes, and the same with a mutant."""
+    """The comparison that strip itself makes, and the same with a mutant.
+
+    Time and memory are measured here, in the precision that models mostly have.
+    """
     with policy("float32"):
         model = gated(make(), shared)
     model.set_weights(weights)
-    stripped = keras_l0.strip(model, verify=False)
-    batch = [x.astype("float32")]
+    del weights
+    record, stripped = measure(model, repeats)
+    batch, start = [x.astype("float32")], time.perf_counter()
     (expected,) = outputs(model, batch)
     (allowed,) = tolerances(model, batch, [expected])
     scale = float(np.abs(expected).max())
@@ -195,26 +206,17 @@ def float32(
         (received,) = outputs(stripped, batch)
         return float(np.abs(received - expected).max()) / scale
 
-    record = {"difference32": difference(), "tolerance32": allowed / scale}
+    record |= {
+        "difference32": difference(),
+        "tolerance32": allowed / scale,
+        "seconds_comparison": time.perf_counter() - start,
+    }
     mutate(stripped, np.random.default_rng(seed))
     return {**record, "mutant32": difference()}
 
 
-def measure(name: str, seed: int, repeats: int) -> dict[str, Any]:
-    """Time and memory of plan, rewrite and verification beside Keras' own copying."""
-    plain = build(name)
-    plan = keras_l0.plan(plain)
-    record = {
-        "params": plan.before.params,
-        "reachable": plan.reachable,
-        "reachable_mct": reachable_share(trace(plain)),
-        "barriers": sorted({f"{b.kind}: {b.reason}" for b in plan.barriers}),
-    }
-    model = gated(plain)
-    del plain
-    rng = np.random.default_rng(seed)
-    for gate in keras_l0.gates(model):
-        gate.assign_log_alpha(np.where(rng.uniform(size=gate.count) < 0.5, 9.0, -9.0))
+def measure(model: keras.Model, repeats: int) -> tuple[dict[str, Any], keras.Model]:
+    """Time and memory of plan and rewrite beside Keras' own copying; and the result."""
 
     def copy() -> keras.Model:
         clone = keras.models.clone_model(model)
@@ -222,20 +224,20 @@ def measure(name: str, seed: int, repeats: int) -> dict[str, Any]:
         return clone
 
     tasks: dict[str, Callable[[], Any]] = {
-        "copy": copy,
         "plan": lambda: keras_l0.plan(model),
+        "copy": copy,
         "rewrite": lambda: keras_l0.strip(model, verify=False),
-        "verified": lambda: keras_l0.strip(model),
     }
-    for task in ("copy", "rewrite"):
-        tasks[task]()  # what is slow the first time is so for both
-        record[f"memory_{task}"] = peak(tasks[task])
+    record: dict[str, Any] = {}
     for task, function in tasks.items():
-        record[f"seconds_{task}"] = min(seconds(function) for _ in range(repeats))
-    record["ratio"] = (record["seconds_plan"] + record["seconds_rewrite"]) / record[
-        "seconds_copy"
-    ]
-    return record
+        runs = []
+        for _ in range(repeats):
+            result = None
+            result, *taken = cost(function)
+            runs.append(taken)
+        seconds, memory = zip(*runs, strict=True)
+        record |= {f"seconds_{task}": min(seconds), f"memory_{task}": min(memory)}
+    return record, result
 
 
 def versions() -> dict[str, str]:
@@ -244,25 +246,21 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **modules}
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    gc.collect()
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def cost(function: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What it returns, how long it takes, by how many MiB the process grows at most.
 
-
-def peak(function: Callable[[], Any]) -> float | None:
-    """By how many MiB the process grows at most; None where Linux does not say."""
-    if sys.platform != "linux":
-        return None
+    The last is NaN where Linux does not say.
+    """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    linux = sys.platform == "linux"
+    if linux:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    before, start = _status("VmRSS") if linux else 0, time.perf_counter()
     result = function()
-    highest = _status("VmHWM")
-    del result
-    return (highest - before) / 1024
+    seconds = time.perf_counter() - start
+    highest = _status("VmHWM") if linux else math.nan
+    return result, seconds, (highest - before) / 1024
 
 
 def _status(field: str) -> int:
