@@ -16,6 +16,7 @@ from keras_l0.export import ExportError, ExportReport, to_tflite
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
+from keras_l0.optimizers import exclude_from_weight_decay
 from keras_l0.report import Profile, profile
 from keras_l0.rewrite import strip
 
@@ -23,6 +24,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ExportError", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
-    "StripPlan", "callbacks", "gates", "layers", "plan", "profile",
-    "register_strip_rule", "regularizers", "strip", "to_tflite",
+    "StripPlan", "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan",
+    "profile", "register_strip_rule", "regularizers", "strip", "to_tflite",
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""The L0 penalty: strength times the expected number of non-zero parameters."""
+"""The L0 penalty: strength times the expected number of non-zero parameters.
+
+With it goes, if one wants, the expected L2 norm under the gates.
+"""
 
 from __future__ import annotations
 
@@ -19,30 +22,43 @@ class L0(keras.regularizers.Regularizer):
     Keras' losses are means over samples; so is the strength: the paper's ``lambda / N``
     (for instance ``0.1 / 60_000`` on MNIST) is what to pass here.
 
+    ``l2`` adds the expected L2 norm under the gates, ``l2 * sum(P(z != 0) * w ** 2)``
+    over all weights that they switch (how Louizos et al., 2017, combine the two norms):
+    a weight decays as far as its gate is open, and a gate of large weights costs more.
+    It is Keras' `L2` where gates are open; the paper's factor of 1/2 is not in it.
+    Weights that no gate switches are not part of it.
+
     Args:
         l0: Strength per parameter, a finite float >= 0.
+        l2: Strength of the expected L2 norm, a finite float >= 0.
 
     Call arguments:
         log_alpha: The gates' locations, any shape.
         distribution: The `HardConcrete` of the gates. Default: the paper's constants.
         cost: Parameters that one gate switches; a number, or an array of
             ``log_alpha``'s shape.
+        squares: The sum of the squared weights that one gate switches; a number, or a
+            tensor of ``log_alpha``'s shape.
 
     Raises:
-        TypeError: If ``l0`` is not a real number (a bool is not one).
-        ValueError: If ``l0`` is negative, NaN or infinite.
+        TypeError: If ``l0`` or ``l2`` is not a real number (a bool is not one).
+        ValueError: If ``l0`` or ``l2`` is negative, NaN or infinite.
 
     Example:
         >>> import keras_l0
         >>> penalty = keras_l0.regularizers.L0(0.5)
         >>> round(float(penalty([0.0, 0.0])), 4)  # 0.5 * 2 * .8318
         0.8318
+        >>> both = keras_l0.regularizers.L0(0.5, l2=0.1)
+        >>> round(float(both([0.0, 0.0], squares=[3.0, 1.0])), 4)  # + 0.1 * 4 * .8318
+        1.1645
         >>> keras_l0.regularizers.L0.aic(1000).l0
         0.001
     """
 
-    def __init__(self, l0: float = 0.0) -> None:
+    def __init__(self, l0: float = 0.0, l2: float = 0.0) -> None:
         self.l0 = require_real("l0", l0, ">= 0", lambda value: value >= 0)
+        self.l2 = require_real("l2", l2, ">= 0", lambda value: value >= 0)
 
     @classmethod
     def aic(cls, n_samples: int) -> L0:
@@ -73,14 +89,20 @@ class L0(keras.regularizers.Regularizer):
         return cls(identifier)
 
     def __call__(
-        self, log_alpha: Any, distribution: HardConcrete | None = None, cost: Any = 1.0
+        self,
+        log_alpha: Any,
+        distribution: HardConcrete | None = None,
+        cost: Any = 1.0,
+        squares: Any = 0.0,
     ) -> Any:
         prob_open = (distribution or HardConcrete()).prob_open(log_alpha)
-        cost = ops.convert_to_tensor(cost, dtype=prob_open.dtype)
-        return self.l0 * ops.sum(cost * prob_open)
+        price = self.l0 * ops.convert_to_tensor(cost, dtype=prob_open.dtype)
+        if self.l2:
+            price += self.l2 * ops.convert_to_tensor(squares, dtype=prob_open.dtype)
+        return ops.sum(price * prob_open)
 
     def get_config(self) -> dict[str, float]:
-        return {"l0": self.l0}
+        return {"l0": self.l0, "l2": self.l2}
 
 
 def _sample_count(n_samples: int) -> int:

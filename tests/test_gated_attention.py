@@ -10,6 +10,7 @@ from keras import ops
 
 import keras_l0
 from keras_l0 import GateOptions
+from keras_l0.analysis.rules.attention import projections
 from keras_l0.layers import L0GroupQueryAttention, L0MultiHeadAttention
 
 # Keras' own attention on JAX wants as many value as key dimensions.
@@ -185,6 +186,26 @@ def test_a_gate_costs_the_weights_of_its_head(kind, use_bias):
     (loss,) = layer.losses
     expected = 0.25 * cost * values(layer.gate.prob_open).sum()
     assert values(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_expected_l2_norm_of_heads(kind):
+    layer = make(kind, l0=keras_l0.regularizers.L0(l2=0.25))
+    layer.build(SHAPE, SHAPE)
+    layer.gate.assign_log_alpha(GATES)
+    squares = np.zeros(3)
+    for name, inner in projections(layer).items():
+        for w in inner.weights:
+            w = values(w).astype("float64")
+            if name == "attention_output":
+                if w.ndim == 1:
+                    continue
+                w = np.moveaxis(w, 0, -2)
+            # Heads of the query come in groups, one after the other.
+            for head in range(w.shape[-2]):
+                group = head // (w.shape[-2] // 3)
+                squares[group] += (w[..., head, :] ** 2).sum()
+    expected = 0.25 * (values(layer.gate.prob_open) * squares).sum()
+    assert values(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_charged_once_however_often_it_is_called(kind):

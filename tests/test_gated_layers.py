@@ -178,6 +178,81 @@ def test_cost_of_grouped_convolutions_and_of_lora():
     assert layer.gate.cost == 8 + 1
 
 
+def random_weights(layer, case):
+    layer.build((None, *case.input_shape))
+    rng = np.random.default_rng(1)
+    for weight in layer.switched_weights():
+        weight.assign(rng.normal(size=weight.shape))
+    return layer
+
+
+def squares_by_unit(case, layer):
+    """For each unit the sum of the squared weights that make it."""
+    total = np.zeros(case.units)
+    for weight in layer.switched_weights():
+        w = values(weight).astype("float64")
+        if case.behind:
+            total += _squares_that_move_a_unit(case, layer, weight, w)
+        else:  # Of a recurrent kernel: the columns of each of its own gates.
+            total += (w.reshape(-1, case.units) ** 2).sum(axis=0)
+    return total
+
+
+def _squares_that_move_a_unit(case, layer, weight, start):
+    """Whose a weight is shows when it moves: no other unit does."""
+    total, x = np.zeros(case.units), case.batch(8)
+    before = values(layer(x)).reshape(-1, case.units)
+    for index in np.ndindex(start.shape):
+        moved = start.copy()
+        moved[index] += 1.0
+        weight.assign(moved)
+        changed = (values(layer(x)).reshape(-1, case.units) != before).any(axis=0)
+        if case.vocabulary and not changed.any():
+            changed[index[-1]] = True  # An index that is not in the batch.
+        assert changed.sum() == 1
+        total[changed] += start[index] ** 2
+    weight.assign(start)
+    return total
+
+
+@pytest.mark.parametrize("open_probability", [0.99, 0.6])
+def test_the_expected_l2_norm_of_what_gates_switch(case, open_probability):
+    # Where gates started plays no part in it.
+    options = GateOptions(open_probability)
+    layer = random_weights(
+        case.gated(gate_options=options, l0=L0(0.25, l2=0.125)), case
+    )
+    squares = squares_by_unit(case, layer)
+    layer.gate.assign_log_alpha(case.log_alphas())
+    p = sigmoid(case.log_alphas() + SHIFT)
+    expected = 0.25 * case.cost * p.sum() + 0.125 * (p * squares).sum()
+    assert values(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_expected_l2_norm_decays_weights_and_biases(case, gradient):
+    layer = random_weights(case.gated(l0=L0(l2=0.125)), case)
+    layer.gate.assign_log_alpha(case.log_alphas())
+    for weight in layer.switched_weights():
+        slope = gradient(lambda: layer.losses[0], weight)
+        w = values(weight)
+        # Towards 0, each weight as far as its gate is open.
+        assert (np.sign(slope) == np.sign(w)).all()
+        shares = np.unique((slope / w / 0.25).round(4))
+        p = sigmoid(case.log_alphas() + SHIFT).round(4)
+        np.testing.assert_allclose(shares, np.unique(p), atol=2e-4)
+
+
+def test_trains_with_an_expected_l2_norm():
+    layer = L0Dense(5, l0=L0(1e-3, l2=1e-2))
+    model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    data = np.ones((8, 3), "float32"), targets(8)
+    history = model.fit(*data, batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    clone = keras.models.clone_model(model)
+    assert keras_l0.gates(clone)[0].regularizer.l2 == 1e-2 and clone.losses
+
+
 def once(layer, x):
     return layer(x)
 
@@ -600,6 +675,8 @@ def test_units_of_an_equation(equation, shape, axes, axis, cost):
     assert layer.gate.gated_axes(len(y.shape)) == (axis,)
     assert layer.gate.count == y.shape[axis] == 4
     assert layer.gate.cost == cost
+    per_unit = sum(ops.shape(layer.by_unit(w))[0] for w in layer.switched_weights())
+    assert per_unit == cost
 
 
 def test_equations_without_units_are_refused():

@@ -176,6 +176,7 @@ BELOW = {
     "regularizers": {"hard_concrete"},
     "layers": {"hard_concrete", "regularizers"},
     "analysis": {"hard_concrete", "regularizers", "layers"},
+    "optimizers": {"hard_concrete", "regularizers", "layers"},
 }
 NEVER = {
     "convert": {"schedules", "callbacks", "rewrite", "export", "report", "cli"},

@@ -39,6 +39,35 @@ def test_the_penalty_falls_as_gates_close(gradient):
     assert (slope > 0).all()
 
 
+SQUARES = np.float32([1.5, 0.25, 4.0, 0.0])
+
+
+def test_the_expected_l2_norm():
+    log_alpha = np.float32([-2, 0, 3, 1])
+    p = prob_open(log_alpha)
+    expected = 0.5 * 7 * p.sum() + 0.25 * (p * SQUARES).sum()
+    found = L0(0.5, l2=0.25)(log_alpha, cost=7.0, squares=SQUARES)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    # Where every gate is open, it is Keras' own.
+    weights = np.float32([[1, -2], [0.5, 3]])
+    open_ = L0(l2=0.25)(np.full(2, 99.0), squares=(weights**2).sum(axis=0))
+    assert float(open_) == pytest.approx(float(keras.regularizers.L2(0.25)(weights)))
+
+
+def test_large_weights_close_their_gates_and_closed_gates_do_not_decay(gradient):
+    start = np.float32([-2, 0, 3, 1])
+    log_alpha, squares = keras.Variable(start), keras.Variable(SQUARES)
+
+    def total():
+        return L0(l2=2.0)(log_alpha, squares=squares)
+
+    slope = gradient(total, log_alpha)
+    at, step = start.astype("float64"), 1e-6
+    finite = (prob_open(at + step) - prob_open(at - step)) / (2 * step)
+    np.testing.assert_allclose(slope, 2 * SQUARES * finite, rtol=1e-3)
+    np.testing.assert_allclose(gradient(total, squares), 2 * prob_open(at), rtol=1e-5)
+
+
 def test_no_floor_under_the_penalty():
     # Clamping log_alpha at log .01 would leave .047 of every parameter.
     assert float(L0(1.0)(np.full(1000, -15.0, "float32"))) < 0.01
@@ -124,7 +153,20 @@ def test_get_refuses_other_regularizers(other):
             L0.get(keras.saving.serialize_keras_object(other))
 
 
+@pytest.mark.parametrize(("l2", "error", "came"), WRONG, ids=lambda v: repr(v)[:20])
+def test_strengths_of_decay_are_checked(l2, error, came):
+    with pytest.raises(error, match="`l2` must be .*Received: l2=") as caught:
+        L0(0.1, l2=l2)
+    assert came in str(caught.value)
+
+
+def test_a_gate_that_knows_no_weights_cannot_let_them_decay():
+    with pytest.raises(ValueError, match="`l0` of gate .* must have l2=0.*Received"):
+        L0Gate(l0=L0(0.1, l2=0.1)).build((None, 3))
+
+
 def test_serialization():
+    assert L0.from_config(L0(0.5, 0.25).get_config()).l2 == 0.25
     penalty = L0(0.125)
     assert L0.from_config(penalty.get_config()).l0 == 0.125
     config = keras.saving.serialize_keras_object(penalty)

@@ -43,6 +43,12 @@ class _GatedHeads(_Base):
         bias = self._output_dense.bias
         return [w for w in super().switched_weights() if w is not bias]
 
+    def by_unit(self, weight: Any) -> Any:
+        axis = 0 if weight is self._output_dense.kernel else len(weight.shape) - 2
+        shape = weight.shape
+        shape = (*shape[:axis], self.head_shape[0], -1, *shape[axis + 1 :])
+        return super().by_unit(ops.moveaxis(ops.reshape(weight, shape), axis, -1))
+
     def _compute_attention(
         self,
         query: Any,

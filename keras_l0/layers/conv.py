@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_l0.layers.gated import Gated
 
@@ -63,8 +64,17 @@ class L0Conv3D(Gated, keras.layers.Conv3D):
     """
 
 
+class GatedTranspose(Gated):
+    """Mixin: a layer whose kernel is ``(..., units, in)``."""
+
+    def by_unit(self, weight: Any) -> Any:
+        if len(weight.shape) > 1:
+            weight = ops.swapaxes(weight, -1, -2)
+        return super().by_unit(weight)
+
+
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv1DTranspose(Gated, keras.layers.Conv1DTranspose):
+class L0Conv1DTranspose(GatedTranspose, keras.layers.Conv1DTranspose):
     """`keras.layers.Conv1DTranspose` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,
@@ -82,7 +92,7 @@ class L0Conv1DTranspose(Gated, keras.layers.Conv1DTranspose):
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv2DTranspose(Gated, keras.layers.Conv2DTranspose):
+class L0Conv2DTranspose(GatedTranspose, keras.layers.Conv2DTranspose):
     """`keras.layers.Conv2DTranspose` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,
@@ -100,7 +110,7 @@ class L0Conv2DTranspose(Gated, keras.layers.Conv2DTranspose):
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv3DTranspose(Gated, keras.layers.Conv3DTranspose):
+class L0Conv3DTranspose(GatedTranspose, keras.layers.Conv3DTranspose):
     """`keras.layers.Conv3DTranspose` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,

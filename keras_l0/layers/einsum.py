@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_l0.layers.gated import Gated
 
@@ -43,11 +44,23 @@ class L0EinsumDense(Gated, keras.layers.EinsumDense):
         axis = target.replace("...", ".").index(unit)
         return axis - len(target.replace("...", ".")) if target[0] == "." else axis
 
+    def build(self, input_shape: Any) -> None:
+        self._rank = len(self.compute_output_shape(input_shape))
+        super().build(input_shape)
+
     def switched_weights(self) -> list[Any]:
         unit = unit_label(self.equation)
         per_unit = unit is not None and unit in (self.bias_axes or "")
         weights = super().switched_weights()
         return weights if per_unit else [w for w in weights if w is not self.bias]
+
+    def by_unit(self, weight: Any) -> Any:
+        if weight is self.bias:
+            # It lies on the last axes of the output.
+            axis = self.gate.gated_axes(self._rank)[0] - self._rank
+        else:
+            axis = _sides(self.equation)[1].index(unit_label(self.equation) or "")
+        return super().by_unit(ops.moveaxis(weight, axis, -1))
 
 
 def unit_label(equation: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,9 @@ from keras import ops
 
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0
+
+# The name of the variable that `log_alpha` is made of.
+VARIABLE = "raw_log_alpha"
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -78,6 +81,8 @@ class L0Gate(keras.layers.Layer):
         self.axis = _validated_axis(axis)
         self.regularizer = L0.get(l0)
         self.cost = _validated_cost(cost)
+        # For each gate the sum of the squared weights that it switches.
+        self.squares: Callable[[], Any] | None = None
         self.options = GateOptions.get(options)
         if seed is not None and not _is_integer(seed):
             raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}")
@@ -93,17 +98,24 @@ class L0Gate(keras.layers.Layer):
                 f"`cost` of {self.name!r} must be one number, or one per gate "
                 f"({math.prod(sizes)}). Received: {np.size(self.cost)} numbers"
             )
+        charged = self.regularizer.l0 or self.regularizer.l2
+        if self.regularizer.l2 and self.squares is None:
+            raise ValueError(
+                f"`l0` of gate {self.name!r} must have l2=0: only a gated layer knows "
+                "which weights its gate switches. "
+                f"Received: l2={self.regularizer.l2}"
+            )
         # log_alpha = multiplier * raw: the optimizer moves raw, and log_alpha
         # multiplier times as far.
         multiplier = self.options.learning_rate_multiplier
         start = self.options.distribution.log_alpha(self.options.open_probability)
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         self.raw = self.add_weight(
-            name="raw_log_alpha",
+            name=VARIABLE,
             shape=sizes,
             dtype=dtype,
             initializer=keras.initializers.Constant(start / multiplier),
-            regularizer=_Penalty(self) if self.regularizer.l0 else None,
+            regularizer=_Penalty(self) if charged else None,
             autocast=False,
         )
         self.built = True
@@ -197,7 +209,10 @@ class L0Gate(keras.layers.Layer):
         cost: Any = self.cost
         if np.ndim(cost):
             cost = np.reshape(cost, tuple(raw.shape))
-        return self.regularizer(log_alpha, self.options.distribution, cost)
+        squares: Any = 0.0
+        if self.regularizer.l2 and self.squares is not None:
+            squares = ops.reshape(self.squares(), raw.shape)
+        return self.regularizer(log_alpha, self.options.distribution, cost, squares)
 
     def gated_axes(self, rank: int) -> tuple[int, ...]:
         """`axis` as sorted non-negative numbers, for an input of this rank."""

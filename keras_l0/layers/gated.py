@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import keras
+from keras import ops
 
 from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.options import GateOptions
@@ -98,6 +99,7 @@ class Gated(_Layer):
             trainable=self.trainable,
             name="gate",
         )
+        self.gate.squares = self.squares
 
     @property
     def gated_axis(self) -> int:
@@ -122,8 +124,23 @@ class Gated(_Layer):
 
     def switched_weights(self) -> list[Any]:
         """The layer's weights of which each unit has an equal part."""
+        own = {id(w) for w in self.gate.weights}
         # LoRA's factors are merged into the kernel before anything is shipped.
-        return [w for w in self.weights if not w.name.startswith("lora_")]
+        return [
+            w
+            for w in self.weights
+            if id(w) not in own and not w.name.startswith("lora_")
+        ]
+
+    def by_unit(self, weight: Any) -> Any:
+        """One of `switched_weights`, of shape (parts, units)."""
+        return ops.reshape(weight, (-1, self.gate.count))
+
+    def squares(self) -> Any:
+        """For each unit the sum of the squared weights that it switches."""
+        dtype = self.gate.raw.dtype
+        parts = [ops.cast(self.by_unit(w), dtype) for w in self.switched_weights()]
+        return sum(ops.sum(ops.square(part), axis=0) for part in parts)
 
     def gated_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape of what the gate multiplies."""
