@@ -26,9 +26,6 @@ SHAPES = {
         "SparseCategoricalCrossentropy": (6,),
         "STFTSpectrogram": (64, 3),
         "MelSpectrogram": (64,),
-        "ConvLSTM1D": (3, 4, 6),
-        "ConvLSTM2D": (3, 4, 4, 6),
-        "ConvLSTM3D": (2, 3, 3, 3, 6),
     }.items()
     for name in names.split()
 }
@@ -121,9 +118,6 @@ LAYERS = {
     "StackedRNNCells": _cell(
         lambda: layers.StackedRNNCells([layers.SimpleRNNCell(6) for _ in range(2)]), 2
     ),
-    "ConvLSTM1D": _layer(lambda: layers.ConvLSTM1D(3, 2)),
-    "ConvLSTM2D": _layer(lambda: layers.ConvLSTM2D(3, 2)),
-    "ConvLSTM3D": _layer(lambda: layers.ConvLSTM3D(3, 2)),
 }
 
 MIXING = {

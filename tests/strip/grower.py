@@ -98,9 +98,9 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
     )  # fmt: skip
     on_images = everywhere + on_positions + (
         "gated_conv", "gated_conv", "grouped", "squeeze_excite", "channels_first",
-        "rows",
+        "rows", "conv_recurrent",
     )  # fmt: skip
-    on_volumes = everywhere + on_positions + ("rows",)
+    on_volumes = everywhere + on_positions + ("rows", "conv_recurrent")
     on_tokens = ("embedding",) * 5 + ("reversible",)
 
     # Units

@@ -3,9 +3,10 @@
 import keras
 from keras import layers
 from models import case, chain
+from models_operations import odd
 
 import keras_l0
-from keras_l0.layers import L0Conv2D, L0Gate
+from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
 
 SHAPES = {1: (9, 4), 2: (7, 6, 4), 3: (4, 5, 4, 4)}
 
@@ -253,3 +254,36 @@ def channels_first_spatial():
         layers.Conv2DTranspose(3, 2, **first), layers.GlobalAveragePooling2D(**first),
         layers.Dense(2), shape=(3, 7, 7),
     )  # fmt: skip
+
+
+# Convolutional recurrences
+
+for _rank in (1, 2, 3):
+    for _options in (
+        {"padding": "same"},
+        {"padding": "valid", "return_sequences": True},
+        {"padding": "same", "use_bias": False, "strides": 2},
+    ):
+
+        @case(name=f"ConvLSTM{_rank}D_{'_'.join(_options)}_{_options['padding']}")
+        def conv_recurrent(rank=_rank, options=_options):
+            x = keras.Input((3, *[3] * rank, 4))
+            layer = getattr(layers, f"ConvLSTM{rank}D")(3, 2, **options)
+            return keras.Model(x, layers.Dense(2)(layer(odd(6)(x))))
+
+
+@case
+def conv_recurrent_shared():
+    x = keras.Input((3, 4, 4))
+    layer = layers.ConvLSTM1D(3, 2, padding="same")
+    ends = [layer(odd(6)(x)), layer(L0Dense(6, "relu")(x))]
+    return keras.Model(x, layers.Dense(2)(layers.Add()(ends)))
+
+
+@case
+def conv_recurrent_states():
+    x, y = keras.Input((3, 4, 4)), keras.Input((2, 4, 4))
+    make = layers.ConvLSTM1D
+    _, *states = make(3, 2, padding="same", return_state=True)(odd(4)(x))
+    h = make(3, 2, padding="same")(L0Dense(6, "relu")(y), initial_state=states)
+    return keras.Model([x, y], layers.Dense(2)(L0Gate()(h)))

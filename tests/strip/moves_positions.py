@@ -159,6 +159,13 @@ class PositionMoves:
         kind = r.choice([layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell])
         return layers.RNN(kind(r.randint(1, 4)), return_sequences=r.random() < 0.6)(x)
 
+    def conv_recurrent(self, x, r):
+        kind = layers.ConvLSTM1D if len(x.shape) == 4 else layers.ConvLSTM2D
+        return kind(
+            r.randint(1, 3), r.randint(1, 2), padding=r.choice(["valid", "same"]),
+            use_bias=r.random() < 0.7, return_sequences=r.random() < 0.6,
+        )(x)  # fmt: skip
+
     def bidirectional(self, x, r):
         merge = r.choice(["concat", "sum", "mul", "ave", None])
         inner = self.recurrent_layer(r, r.randint(1, 3))

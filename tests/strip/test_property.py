@@ -74,11 +74,11 @@ def test_no_graph_is_stripped_wrongly(kinds, moves, ends, closed, mode, seed):
     check(model, mode)
 
 
-# Preprocessing, and what TensorFlow's CPU kernels compute in float32 only: there are
-# models of these.
+# Preprocessing, what TensorFlow's CPU kernels compute in float32 only, and what takes
+# tensors of more axes: there are models of these.
 ELSEWHERE = """
 MaxPooling3D AveragePooling3D AdaptiveMaxPooling3D AdaptiveAveragePooling3D
-Discretization
+Discretization ConvLSTM3D
 """
 
 

@@ -5,6 +5,7 @@ from keras_l0.analysis.rules import (
     arithmetic,
     attention,
     conv,
+    conv_recurrent,
     dense,
     einsum,
     elementwise,
@@ -31,7 +32,8 @@ from keras_l0.analysis.rules.registry import RULES, register_strip_rule
 
 __all__ = [
     "RULES", "Barrier", "Rule", "applications", "arithmetic", "attention", "conv",
-    "dense", "einsum", "elementwise", "embedding", "gate", "grouped", "merge", "moves",
-    "norm", "ops", "pooling", "preprocessing", "producers", "reading", "recurrent",
-    "reduction", "register_strip_rule", "shape", "spatial", "splits", "wrappers",
+    "conv_recurrent", "dense", "einsum", "elementwise", "embedding", "gate", "grouped",
+    "merge", "moves", "norm", "ops", "pooling", "preprocessing", "producers", "reading",
+    "recurrent", "reduction", "register_strip_rule", "shape", "spatial", "splits",
+    "wrappers",
 ]  # fmt: skip

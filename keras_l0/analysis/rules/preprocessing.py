@@ -69,9 +69,6 @@ for _reason, _names in {
     "it runs a model of another framework": (
         "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper"
     ),
-    "its units feed its own recurrence, through a convolution": (
-        "ConvLSTM1D ConvLSTM2D ConvLSTM3D"
-    ),
     "it is one step of a recurrence, whose units feed the next": (
         "GRUCell LSTMCell SimpleRNNCell StackedRNNCells"
     ),
