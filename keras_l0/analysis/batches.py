@@ -52,9 +52,18 @@ def arrays(model: keras.Model, data: Any, names: Sequence[str] = ()) -> list[Any
             f"examples n > 0{batches}: {expected}. Received: {received}"
         )
     return [
-        array.astype(_numpy_dtype(tensor))
-        for array, tensor in zip(result, model.inputs, strict=True)
+        _cast(array, tensor) for array, tensor in zip(result, model.inputs, strict=True)
     ]
+
+
+def _cast(array: np.ndarray, tensor: Any) -> np.ndarray:
+    dtype = np.dtype(_numpy_dtype(tensor))
+    if array.dtype.kind == "f" and dtype.kind in "iu" and (array % 1 != 0).any():
+        raise ValueError(
+            f"`data` must hold integers for the input {tensor.name!r} of dtype "
+            f"{tensor.dtype}. Received: {array.dtype} with fractions"
+        )
+    return array.astype(dtype)
 
 
 def random_arrays(model: keras.Model, examples: int) -> list[np.ndarray]:

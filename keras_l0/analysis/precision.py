@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -28,11 +29,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         ValueError: If the model cannot be rebuilt from its config, for instance
             because a custom layer of it is not registered with Keras.
     """
-    layers = model._flatten_layers()
-    if not any(
-        {layer.compute_dtype, layer.variable_dtype} & set(_OTHER_FLOATS)
-        for layer in layers
-    ):
+    if not set(_dtypes(model)) & set(_OTHER_FLOATS):
         return model
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
@@ -47,6 +44,20 @@ def in_float32(model: keras.Model) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(policy)
     return twin
+
+
+def _dtypes(model: keras.Model) -> Iterator[str]:
+    """What a model's layers compute in, and what its operations make.
+
+    A NumPy array of float64 that is added makes what comes after it float64.
+    """
+    for layer in model._flatten_layers():
+        yield layer.compute_dtype
+        yield layer.variable_dtype
+        for operation in getattr(layer, "operations", ()):
+            for node in operation._inbound_nodes:
+                for tensor in node.output_tensors:
+                    yield keras.backend.standardize_dtype(tensor.dtype)
 
 
 def _single(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 
 class ExportError(RuntimeError):
@@ -20,13 +21,24 @@ class ExportReport:
         gzip_bytes: Its size after gzip, which is what a download costs.
         max_difference: Largest difference between the file's and Keras' outputs, as a
             share of the output's scale (its largest absolute value); of several
-            outputs, that of the one closest to its tolerance. None if not verified.
-        tolerance: The difference that would have been an error, in the same unit.
+            outputs of a float file, that of the one closest to its tolerance. None if
+            not verified.
+        tolerance: The difference that would have been an error, in the same unit; None
+            for a quantized file.
         ops: Operation name -> how often it occurs in the file.
         params: Parameters of the exported network, as Keras counts them.
         macs: Multiply-accumulates of one inference.
         inputs: Names of the inputs in the file's signature, in Keras' order.
         outputs: Names of the outputs in the file's signature, in Keras' order.
+        quantization: As it was asked for.
+        error: Of a quantized file, the root mean square of the difference, as a share
+            of how far the output itself varies; of several outputs, the largest.
+        top1: Of a quantized file, the share of examples for which the largest output
+            is the same one as Keras'; of several outputs, the smallest share.
+        accuracy: Share of the labels that the file gets right, if they were given.
+        keras_accuracy: The same of the Keras model.
+        dense_params: Parameters with all gates open, if the model had gates.
+        dense_macs: Multiply-accumulates with all gates open, if the model had gates.
     """
 
     path: Path
@@ -39,28 +51,57 @@ class ExportReport:
     macs: int | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    quantization: str | None = None
+    error: float | None = None
+    top1: float | None = None
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+    dense_params: int | None = None
+    dense_macs: int | None = None
 
     def __repr__(self) -> str:
         return f"ExportReport({str(self.path)!r}, {self.bytes:,} bytes)"
 
     def __str__(self) -> str:
-        counted = [f"{self.params:,} parameters"]
-        if self.macs is not None:
-            counted.append(f"{self.macs:,} MACs")
         ops = sorted(self.ops.items(), key=lambda item: (-item[1], item[0]))
+        kind = f", {self.quantization}" if self.quantization else ""
+        lines = [
+            f"{self.path}: {self.bytes:,} bytes ({self.gzip_bytes:,} gzipped){kind}",
+            f"  {', '.join(self._counted())}",
+            f"  {', '.join(self.inputs)} -> {', '.join(self.outputs)}",
+            f"  {', '.join(f'{count} {name}' for name, count in ops)}",
+            f"  {self._verified()}",
+        ]
+        if self.accuracy is not None:
+            lines.append(
+                f"  accuracy {self.accuracy:.2%} (in Keras {self.keras_accuracy:.2%})"
+            )
+        return "\n".join(lines)
+
+    def _counted(self) -> list[str]:
+        counted = []
+        for before, now, what in (
+            (self.dense_params, self.params, "parameters"),
+            (self.dense_macs, self.macs, "MACs"),
+        ):
+            if now is not None:
+                was = "" if before is None else f"{before:,} -> "
+                counted.append(f"{was}{now:,} {what}")
+        return counted
+
+    def _verified(self) -> str:
         if self.max_difference is None:
-            verified = "not compared with Keras"
-        else:
-            verified = (
-                f"differs from Keras by at most {self.max_difference:.1e} "
-                f"of the output's scale (allowed: {self.tolerance:.1e})"
-            )
-        return "\n".join(
-            (
-                f"{self.path}: {self.bytes:,} bytes ({self.gzip_bytes:,} gzipped)",
-                f"  {', '.join(counted)}",
-                f"  {', '.join(self.inputs)} -> {', '.join(self.outputs)}",
-                f"  {', '.join(f'{count} {name}' for name, count in ops)}",
-                f"  {verified}",
-            )
+            return "not compared with Keras"
+        differs = (
+            f"differs from Keras by at most {self.max_difference:.1e} "
+            "of the output's scale"
         )
+        if self.error is None:
+            return f"{differs} (allowed: {self.tolerance:.1e})"
+        top1 = "" if self.top1 is None else f"; the same top-1 in {self.top1:.1%}"
+        return f"{differs}, by {self.error:.1%} of its variation{top1}"
+
+
+def accuracy(outputs: Any, labels: Any) -> float:
+    """Share of examples whose largest output is the label."""
+    return float((outputs.argmax(-1) == labels).mean())

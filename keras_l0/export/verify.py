@@ -7,31 +7,33 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.rounding import Agreement, Disagreement, agree
+from keras_l0.analysis.rounding import Disagreement, agree, outputs
 from keras_l0.export.report import ExportError
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 
 
 def verify(
-    content: bytes, model: keras.Model, signature: Signature, batch: list[np.ndarray]
-) -> Agreement:
-    """Compares a file's outputs with Keras', one example at a time.
+    received: list[np.ndarray],
+    model: keras.Model,
+    signature: Signature,
+    batch: list[np.ndarray],
+) -> dict[str, float]:
+    """Compares a float file's outputs with Keras'.
 
     Args:
-        content: The bytes of the .tflite file.
+        received: What the file answered.
         model: The float32 model it was made from.
         signature: The signature of ``model``.
         batch: One array per input.
 
     Returns:
-        How well they agree.
+        ``max_difference`` and ``tolerance``, as in `ExportReport`.
 
     Raises:
-        ExportError: If an output differs by more than rounding explains, if the
-            comparison could not have failed, or if the file does not run.
+        ExportError: If an output differs by more than rounding explains, or if the
+            comparison could not have failed.
     """
-    received = run(content, signature, batch)
     try:
         found = agree(model, batch, received, signature.outputs, "the converted model")
     except Disagreement as error:
@@ -43,38 +45,124 @@ def verify(
             "differently, which leaves nothing to compare: pass `data` that is like "
             "the model's own, or verify=False. Nothing was written."
         )
-    return found
+    return {"max_difference": found.difference, "tolerance": found.tolerance}
+
+
+def verify_quantized(
+    received: list[np.ndarray],
+    model: keras.Model,
+    signature: Signature,
+    batch: list[np.ndarray],
+    max_error: float,
+    min_top1: float,
+) -> dict[str, float | None]:
+    """Compares a quantized file's outputs with Keras'.
+
+    Args:
+        received: What the file answered, in float.
+        model: The float32 model it was made from.
+        signature: The signature of ``model``.
+        batch: One array per input.
+        max_error: The largest ``error`` that is allowed.
+        min_top1: The smallest ``top1`` that is allowed.
+
+    Returns:
+        ``max_difference``, ``error`` and ``top1``, as in `ExportReport`.
+
+    Raises:
+        ExportError: If an output is further from Keras' than allowed.
+    """
+    difference = error = 0.0
+    top1s: list[float] = []
+    for name, want, got in zip(
+        signature.outputs, outputs(model, batch), received, strict=True
+    ):
+        if want.shape != got.shape or not np.isfinite(got).all():
+            raise ExportError(
+                f"Output {name!r} of the quantized model is not finite, or has the "
+                f"shape {got.shape[1:]} per example instead of {want.shape[1:]}; "
+                "nothing was written."
+            )
+        want, got = want.astype("float64"), got.astype("float64")
+        apart = np.abs(want - got)
+        scale = np.abs(want).max(initial=0) or 1.0
+        difference = max(difference, float(apart.max(initial=0) / scale))
+        spread = _rms(want - want.mean(axis=0)) or scale
+        share = _rms(apart) / spread
+        error = max(error, share)
+        top1 = None
+        if want.ndim > 1 and want.shape[-1] > 1:
+            top1 = float(np.mean(want.argmax(-1) == got.argmax(-1)))
+            top1s.append(top1)
+        if share > max_error or (top1 is not None and top1 < min_top1):
+            agreement = "" if top1 is None else f" and agrees in {top1:.1%} of top-1"
+            raise ExportError(
+                f"Output {name!r} of the quantized model differs from that of model "
+                f"{model.name!r} by {share:.1%} of how far it varies{agreement} "
+                f"(allowed: max_error={max_error:g}, min_top1={min_top1:g}). Calibrate "
+                "on `representative_data` that is like the model's own, quantize less, "
+                "or raise the limits. Nothing was written."
+            )
+    return {
+        "max_difference": difference,
+        "tolerance": None,
+        "error": error,
+        "top1": min(top1s, default=None),
+    }
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def run(
-    content: bytes, signature: Signature, batch: list[np.ndarray]
+    content: bytes,
+    signature: Signature,
+    batch: list[np.ndarray],
+    batch_size: int | None = 1,
 ) -> list[np.ndarray]:
-    """Runs a .tflite file through its signature, one example at a time.
+    """Runs a .tflite file through its signature.
 
     Args:
         content: The bytes of the .tflite file.
         signature: The names of its inputs and outputs.
-        batch: One array per input.
+        batch: One array per input, in float where Keras' input is.
+        batch_size: Examples per inference; None if the file leaves it open.
 
     Returns:
-        One array per output, in the order of ``signature.outputs``.
+        One array per output, in the order of ``signature.outputs``; 8-bit outputs are
+        back in float.
 
     Raises:
         ExportError: If the file lacks the signature, or fails to run.
     """
     from ai_edge_litert.interpreter import Interpreter
 
+    count = len(batch[0])
+    # Of an open size two are tried: that of a few examples, and what is left of them.
+    size = batch_size or min(64, max(1, (2 * count) // 3))
     results: list[dict[str, Any]] = []
     with silence():
         try:
-            interpreter = Interpreter(model_content=content)
-            runner = interpreter.get_signature_runner()
-            for index in range(len(batch[0])):
-                example = (array[index : index + 1] for array in batch)
-                results.append(
-                    runner(**dict(zip(signature.inputs, example, strict=True)))
+            runner = Interpreter(model_content=content).get_signature_runner()
+            ins, outs = runner.get_input_details(), runner.get_output_details()
+            for start in range(0, count, size):
+                stop = min(start + size, count)
+                rows = np.arange(start, stop if batch_size is None else start + size)
+                # The last batch is filled up with examples that were seen before.
+                result = runner(
+                    **{
+                        name: quantized(array[rows % count], ins[name])
+                        for name, array in zip(signature.inputs, batch, strict=True)
+                    }
                 )
-        except (ValueError, RuntimeError) as error:
+                results.append(
+                    {
+                        name: dequantized(array[: stop - start], outs[name])
+                        for name, array in result.items()
+                    }
+                )
+        except (ValueError, RuntimeError, KeyError) as error:
             raise ExportError(
                 f"The converted model does not run: {error}; nothing was written."
             ) from error
@@ -87,3 +175,21 @@ def run(
         np.concatenate([result[name] for result in results])
         for name in signature.outputs
     ]
+
+
+def quantized(array: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """A float array as a tensor of a file takes it, by the interpreter's details."""
+    scale, zero = tensor["quantization"]
+    if not scale or array.dtype.kind != "f":
+        return array.astype(tensor["dtype"])
+    limits = np.iinfo(tensor["dtype"])
+    levels = np.round(array / scale) + zero
+    return np.clip(levels, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def dequantized(array: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """What an array that a file made stands for."""
+    scale, zero = tensor["quantization"]
+    if not scale:
+        return array
+    return ((array.astype("float32") - zero) * scale).astype("float32")

@@ -1,0 +1,62 @@
+"""What the converter is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+IO_DTYPES = ("float32", "int8", "uint8")
+ALLOWED = ("float", "flex")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a model becomes a file.
+
+    Attributes:
+        quantization: One of `QUANTIZATIONS`.
+        io_dtype: Of a fully quantized file, the dtype of what is float in Keras' inputs
+            and outputs.
+        batch_size: Examples per inference; None leaves it open.
+        allow: What is tolerated in the file, of `ALLOWED`.
+    """
+
+    quantization: str | None = None
+    io_dtype: str = "float32"
+    batch_size: int | None = 1
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("quantization", self.quantization, QUANTIZATIONS),
+            ("io_dtype", self.io_dtype, IO_DTYPES),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(map(repr, known))}. "
+                    f"Received: {name}={value!r}"
+                )
+        if not self.int8 and self.io_dtype != "float32":
+            raise ValueError(
+                f"`io_dtype={self.io_dtype!r}` takes quantization='int8': the other "
+                "files compute in float32. "
+                f"Received: quantization={self.quantization!r}"
+            )
+        size = self.batch_size
+        if size is not None and (
+            isinstance(size, bool) or not isinstance(size, int) or size < 1
+        ):
+            raise ValueError(
+                "`batch_size` must be a positive integer, or None for any number of "
+                f"examples per inference. Received: batch_size={size!r}"
+            )
+        if isinstance(self.allow, str) or not set(self.allow) <= set(ALLOWED):
+            raise ValueError(
+                f"`allow` must be a tuple of {' or '.join(map(repr, ALLOWED))}. "
+                f"Received: allow={self.allow!r}"
+            )
+
+    @property
+    def int8(self) -> bool:
+        """Whether all that the file computes is to be in 8 bits."""
+        return self.quantization == "int8"
