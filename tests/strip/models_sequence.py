@@ -185,6 +185,11 @@ for _name, (_equation, _shape, _options) in {
     "turned_output": ("abc,cd->adb", (7, 4), {"bias_axes": "d"}),
     "several_axes": ("abc,bcd->ad", 7, {"bias_axes": "d"}),
     "scaling": ("abc,c->abc", (4, 6), {"bias_axes": "c"}),
+    "scaling_ellipsis": ("...c,c->...c", 6, {"bias_axes": "c", "activation": "elu"}),
+    "scaling_turned": ("abc,c->acb", (6, 4), {"activation": "sigmoid"}),
+    "scaling_by_position": ("abc,bc->abc", (4, 6), {"bias_axes": "c"}),
+    "weighted_sum": ("abc,bc->ac", 6, {"bias_axes": "c", "activation": "relu"}),
+    "weighted_sum_turned": ("abc,cb->ac", 6, {}),
     "softmax": ("abc,cd->abd", (4, 7), {"bias_axes": "d", "activation": "softmax"}),
     "ellipsis_right": ("ab...,bc->ac...", 7, {"bias_axes": "c"}),
 }.items():
@@ -616,4 +621,12 @@ def gated_recurrence_residual():
     x = keras.Input((4, 3))
     h = L0Dense(5, "relu")(x)
     h = layers.Add()([h, L0LSTM(5, return_sequences=True)(h)])
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+@case
+def einsum_scaling_shared():
+    x = keras.Input((4, 5))
+    scale = layers.EinsumDense("abc,c->abc", (4, 6), bias_axes="c")
+    h = layers.Add()([scale(gated()(x)), scale(L0Dense(6, "relu")(x))])
     return keras.Model(x, layers.Dense(2)(h))

@@ -437,3 +437,16 @@ def test_units_of_a_recurrence_count_as_reachable(kind):
     model = keras.Model(x, layers.Dense(2)(kind(6, use_bias=False)(x)))
     # Of the blocks of 6 + 5 rows by 6 columns one column is left, with 1 + 5 rows.
     assert keras_l0.plan(model).reachable == pytest.approx(1 - 6 / (11 * 6))
+
+
+@pytest.mark.parametrize("equation", ["abc,c->abc", "abc,bc->ac", "abc,cb->ac"])
+def test_equations_that_keep_channels_lose_closed_ones(equation):
+    x = keras.Input((4, 3))
+    shape = (4, 6) if equation.endswith("abc") else 6
+    scale = layers.EinsumDense(equation, shape, bias_axes="c", name="scale")
+    model = harden(keras.Model(x, layers.Dense(2)(scale(L0Dense(6, "relu")(x)))))
+    (gate,) = keras_l0.gates(model)
+    gate.assign_log_alpha([9.0, -9.0, 0.3, -9.0, -9.0, 9.0])
+    assert not keras_l0.plan(model).barriers
+    kernel = keras_l0.strip(model).get_layer("scale").kernel
+    assert tuple(kernel.shape) == tuple(3 if n == 6 else n for n in scale.kernel.shape)

@@ -1,7 +1,8 @@
-"""The rule of EinsumDense: its equation says which axes are channels and units."""
+"""The rules of EinsumDense: its equation says which axes are channels and units."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -19,7 +20,10 @@ from keras_l0.analysis.facts import (
     Size,
     opaque,
 )
+from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_, count
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.elementwise import ElementwiseRule
 from keras_l0.analysis.rules.reading import ReadingRule, float64
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0EinsumDense
@@ -33,6 +37,11 @@ class EinsumDenseRule(ReadingRule):
     Input channels are the one axis that is contracted. Units are the one output axis
     that the kernel alone makes, or, of several (heads, dim), the last output axis.
     """
+
+    @classmethod
+    def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
+        per_channel = _keeps_channels(node, ins[0].axis)
+        return (PerChannelRule if per_channel else cls)(node, ins, atoms)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         layer = self.layer
@@ -81,7 +90,6 @@ class EinsumDenseRule(ReadingRule):
         return super().claims(flows, outs) if self.unit is None else outs
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        source, kernel, _ = self.labels
         layer = self.layer
         rows: Any = 1.0
         if self.read:
@@ -96,9 +104,7 @@ class EinsumDenseRule(ReadingRule):
         if layer.bias is not None:
             cut = share if self.bias_has_units else exists
             bias = math.prod(layer.bias.shape) * cut
-        shape = dict(zip(source, self.node.inputs[0].shape, strict=True))
-        repeats = math.prod(shape[c] or 1 for c in source[1:] if c not in kernel)
-        return Size(weights + bias, weights * repeats)
+        return Size(weights + bias, weights * _applications(self.node))
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.where(site.scale == 0, 0.0, np.nan)]
@@ -132,22 +138,105 @@ class EinsumDenseRule(ReadingRule):
                 scale = np.ones(len(scale))
             kernel, *others = [np.compress(keep, w, axis=a) for w, a in cuts]
             bias = others[0] if others else bias
-            config["output_shape"] = self._partial_shape(int(keep.sum()))
+            config["output_shape"] = _partial_shape(layer, target, self.unit, keep)
         weights = [kernel] if bias is None else [kernel, bias]
         new = site.build(kind, config, weights)
         ((y, _),) = self.called(new, site)
         return [(y, scale)]
 
-    def _partial_shape(self, units: int) -> list[int | None]:
-        """The layer's argument `output_shape` for another number of units."""
-        shape = list(self.layer.partial_output_shape)
-        target = self.labels[2]
-        # The argument skips the batch axis and what an ellipsis stands for.
-        right = self.layer.equation.endswith("...")
-        start = 1 if right else len(target) - len(shape)
-        assert self.unit is not None
-        shape[target.index(self.unit) - start] = units
-        return shape
+
+class PerChannelRule(ElementwiseRule):
+    """An equation that keeps the channels: each has weights of its own, as in c,c->c.
+
+    Over positions it may sum, which makes of a constant another one.
+    """
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        self.activation = describe(self.layer.activation)
+        if not self.activation.elementwise:
+            name = getattr(self.layer.activation, "__name__", self.layer.activation)
+            raise Barrier(f"its activation {name} mixes the channels")
+        source, kernel, target = labels(
+            self.layer.equation, len(self.node.inputs[0].shape)
+        )
+        (x,) = self.ins
+        assert x.axis is not None
+        self.channel, self.target = source[x.axis], target
+        self.row = kernel.index(self.channel)
+        (y,) = super().connect(atoms)
+        return [dataclasses.replace(y, axis=target.index(self.channel))]
+
+    @property
+    def absorbs_factor(self) -> bool:
+        return self.activation.homogeneous and not self.shares_weights
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The kernel with channels first, and the bias per channel if there is one."""
+        bias = self.layer.bias
+        kernel = np.moveaxis(float64(self.layer.kernel), self.row, 0)
+        return kernel, None if bias is None else float64(bias).ravel()
+
+    def function(self, values: np.ndarray) -> np.ndarray:
+        kernel, bias = self._arrays()
+        slopes = kernel.reshape(len(kernel), -1).sum(axis=1)
+        return self.activation(values * slopes + (0.0 if bias is None else bias))
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        kernel, bias = self.layer.kernel.shape, self.layer.bias
+        weights = math.prod(kernel) * count(keep[0]) / self.outs[0].size
+        biases = 0.0 if bias is None else count(keep[0])
+        return Size(weights + biases, weights * _applications(self.node))
+
+    def constants(self, site: Site) -> list[np.ndarray]:
+        (value,) = super().constants(site)
+        return [np.where(site.factor == 0, 0.0, value * site.factor)]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        x = site.rescale(0) if self.shares_weights else site.ins[0]
+        keep, factor = site.keep[0], site.factor
+        kernel, bias = self._arrays()
+        kernel = kernel * _along(x.scale * factor, 0, kernel.ndim)
+        weights = [np.moveaxis(kernel[keep], 0, self.row)]
+        if bias is not None:
+            shape = [-1 if n > 1 else 1 for n in self.layer.bias.shape]
+            weights.append((bias * factor)[keep].reshape(shape))
+        kind, config = self.plain()
+        config["output_shape"] = _partial_shape(
+            self.layer, self.target, self.channel, keep
+        )
+        new = site.build(kind, config, weights)
+        return [(self.node.call(new, [x.tensor]), np.ones(len(keep)))]
+
+
+def _keeps_channels(node: Node, axis: int | None) -> bool:
+    """Whether an equation gives each channel of its input weights of its own."""
+    layer = node.operation
+    source, kernel, target = labels(layer.equation, len(node.inputs[0].shape))
+    if axis is None or source[axis] not in kernel or source[axis] not in target:
+        return False
+    others = set(kernel) - {source[axis]}
+    summed = others <= set(source) - set(target)
+    return summed and set(layer.bias_axes or "") <= {source[axis]}
+
+
+def _applications(node: Node) -> int:
+    """How often the kernel is applied to one example."""
+    shape = node.inputs[0].shape
+    source, kernel, _ = labels(node.operation.equation, len(shape))
+    sizes = dict(zip(source, shape, strict=True))
+    return math.prod(sizes[c] or 1 for c in source[1:] if c not in kernel)
+
+
+def _partial_shape(
+    layer: Any, target: str, label: str, keep: np.ndarray
+) -> list[int | None]:
+    """The layer's argument `output_shape` if one axis has only what is kept."""
+    shape = list(layer.partial_output_shape)
+    # The argument skips the batch axis and what an ellipsis stands for.
+    right = layer.equation.endswith("...")
+    start = 1 if right else len(target) - len(shape)
+    shape[target.index(label) - start] = int(keep.sum())
+    return shape
 
 
 def labels(equation: str, rank: int) -> tuple[str, str, str]:
