@@ -19,7 +19,7 @@ _EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16":
 _FLOORS = 10
 _CHUNK = 32
 # A comparison that allows more than this share of the scale could hardly fail.
-_BLIND = 0.1
+BLIND = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Agreement:
     @property
     def blind(self) -> bool:
         """Whether the tolerance is so wide that the comparison could hardly fail."""
-        return self.tolerance > _BLIND
+        return self.tolerance > BLIND
 
 
 class Disagreement(RuntimeError):
