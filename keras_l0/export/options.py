@@ -7,6 +7,13 @@ import dataclasses
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 IO_DTYPES = ("float32", "int8", "uint8")
 ALLOWED = ("float", "flex")
+ETHOS_U = (
+    "ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256",
+    "ethos-u65-256", "ethos-u65-512",
+    "ethos-u85-128", "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024",
+    "ethos-u85-2048",
+)  # fmt: skip
+TARGETS = (None, "edgetpu", "micro", "ethos-u", *ETHOS_U)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +26,20 @@ class Options:
             and outputs.
         batch_size: Examples per inference; None leaves it open.
         allow: What is tolerated in the file, of `ALLOWED`.
+        target: One of `TARGETS`, what the file is to run on.
     """
 
     quantization: str | None = None
     io_dtype: str = "float32"
     batch_size: int | None = 1
     allow: tuple[str, ...] = ()
+    target: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("quantization", self.quantization, QUANTIZATIONS),
             ("io_dtype", self.io_dtype, IO_DTYPES),
+            ("target", self.target, TARGETS),
         ):
             if value not in known:
                 raise ValueError(
@@ -54,6 +64,17 @@ class Options:
             raise ValueError(
                 f"`allow` must be a tuple of {' or '.join(map(repr, ALLOWED))}. "
                 f"Received: allow={self.allow!r}"
+            )
+
+        if self.target is not None and size is None:
+            raise ValueError(
+                f"target={self.target!r} takes files of a fixed batch. "
+                "Received: batch_size=None"
+            )
+        if self.target not in (None, "micro") and not self.int8:
+            raise ValueError(
+                f"target={self.target!r} takes quantization='int8'. "
+                f"Received: quantization={self.quantization!r}"
             )
 
     @property

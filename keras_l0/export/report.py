@@ -39,6 +39,7 @@ class ExportReport:
         keras_accuracy: The same of the Keras model.
         dense_params: Parameters with all gates open, if the model had gates.
         dense_macs: Multiply-accumulates with all gates open, if the model had gates.
+        target: What the target makes of the file, a `TargetReport`, if one was given.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class ExportReport:
     keras_accuracy: float | None = None
     dense_params: int | None = None
     dense_macs: int | None = None
+    target: Any = None
 
     def __repr__(self) -> str:
         return f"ExportReport({str(self.path)!r}, {self.bytes:,} bytes)"
@@ -76,6 +78,8 @@ class ExportReport:
             lines.append(
                 f"  accuracy {self.accuracy:.2%} (in Keras {self.keras_accuracy:.2%})"
             )
+        if self.target is not None:
+            lines += ("  " + line for line in str(self.target).splitlines())
         return "\n".join(lines)
 
     def _counted(self) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
-import importlib
-import importlib.util
 import os
 from typing import Any
 
@@ -15,23 +12,22 @@ import numpy as np
 from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
-from keras_l0.analysis.precision import in_float32
 from keras_l0.analysis.rounding import outputs
+from keras_l0.export import micro
+from keras_l0.export.c_array import c_sources, check_c_path
 from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.flatbuffer import Op, count, float_ops, rangeless, read_ops
 from keras_l0.export.options import Options
+from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportError, ExportReport, accuracy
 from keras_l0.export.representative import read_representative
 from keras_l0.export.signature import Signature
-from keras_l0.export.silence import silence
-from keras_l0.export.unroll import unrolled
-from keras_l0.export.verify import run, verify_quantized
-from keras_l0.export.verify import verify as verify_float
+from keras_l0.export.targets import examine
+from keras_l0.export.verify import Limits, compare, run
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
-from keras_l0.rewrite import strip
 
 # A model without data of its own is compared with its file on this many examples.
 _EXAMPLES = 16
@@ -50,8 +46,10 @@ def to_tflite(
     min_top1: float = 0.0,
     inputs: str = "keep",
     batch_size: int | None = 1,
-    io_dtype: str = "float32",
+    io_dtype: str | None = None,
     allow: tuple[str, ...] = (),
+    target: str | None = None,
+    c_array: str | os.PathLike[str] | None = None,
 ) -> ExportReport:
     """Writes a model as a .tflite file of builtin operations only.
 
@@ -94,16 +92,25 @@ def to_tflite(
         batch_size: Examples per inference; None leaves it open, and recurrent layers
             are unrolled then. Models with a fixed batch keep it.
         io_dtype: Of an ``"int8"`` file, the dtype of inputs and outputs that are float
-            in Keras: ``"float32"``, ``"int8"`` or ``"uint8"``.
+            in Keras: ``"float32"`` (default), ``"int8"`` (default for a target) or
+            ``"uint8"``.
         allow: ``("float",)`` lets an ``"int8"`` file compute in float where there is no
             8-bit form; ``("flex",)`` allows TensorFlow operations, which take an
             interpreter with the Flex delegate (so the file cannot be compared here).
+        target: What the file is to run on. ``"edgetpu"``: an operation that Google's
+            Edge TPU would leave to the CPU is an error that names the layer, and
+            ``inputs="gather"`` is refused; `edgetpu_compiler` is run if it is
+            installed. ``"micro"``: the file is also run and compared in TFLite Micro,
+            which says how large the arena is (extra ``micro``). ``"ethos-u"``, which is
+            ``"ethos-u55-128"``, or another configuration of that NPU: Arm's Vela says
+            what maps and how fast it should be (extra ``ethos-u``).
+        c_array: A .cc file to write the bytes to as a C++ array, with a header beside.
 
     Returns:
         An `ExportReport`; ``print`` shows it.
 
     Raises:
-        ImportError: If TensorFlow or LiteRT is not installed.
+        ImportError: If TensorFlow, LiteRT or what the target takes is not installed.
         TypeError: If ``path`` is not a path, or ``model`` not a Keras model.
         ValueError: If the model is subclassed, not built, holds NaN or infinite
             weights, has inputs of unknown sizes, an option is unknown, or
@@ -126,16 +133,24 @@ def to_tflite(
             f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
             f"Received: inputs={inputs!r}"
         )
-    options = Options(quantization, io_dtype, batch_size, tuple(allow))
+    if io_dtype is None:
+        io_dtype = "int8" if target and quantization == "int8" else "float32"
+    options = Options(quantization, io_dtype, batch_size, allow, target)
+    if target == "edgetpu" and inputs == "gather":
+        raise ValueError(
+            "target='edgetpu' takes inputs='keep' or 'narrow': the Edge TPU has no "
+            "GATHER. Received: inputs='gather'"
+        )
+    c_path = None if c_array is None else check_c_path(c_array)
     if options.int8 and representative_data is None:
         raise ValueError(
             "quantization='int8' takes `representative_data`, a few hundred examples "
             "to measure the ranges of activations on. Received: None"
         )
     require_graph(model)
-    _check_packages()
+    check_packages()
     require_finite(model)
-    plain, options = _plain(model, inputs, options)
+    plain, options = plain_form(model, inputs, options)
     signature = Signature.of(plain)
     representative = None
     if representative_data is not None:
@@ -146,7 +161,7 @@ def to_tflite(
         batch = arrays(plain, data, signature.inputs)
     else:
         batch = representative or random_arrays(plain, _EXAMPLES)
-    classes = _classes(plain, data, labels, len(batch[0]))
+    classes = class_indices(plain, data, labels, len(batch[0]))
 
     content = _content(plain, signature, options, representative)
     ops = read_ops(
@@ -155,21 +170,29 @@ def to_tflite(
         dict(zip(signature.outputs, plain.output_names, strict=True)),
     )
     _check_ops(ops, options, runs=verify or classes is not None)
+    limits = Limits(max_error, min_top1) if quantization else None
     found: dict[str, Any] = {"max_difference": None, "tolerance": None}
     if verify or classes is not None:
         try:
             received = run(content, signature, batch, options.batch_size)
         except ExportError as error:
             raise _explained(error, ops) from error
-        if verify and quantization:
-            found = verify_quantized(
-                received, plain, signature, batch, max_error, min_top1
-            )
-        elif verify:
-            found = verify_float(received, plain, signature, batch)
+        if verify:
+            found = compare(received, plain, signature, batch, limits)
         if classes is not None:
             found["accuracy"] = accuracy(received[0], classes)
             found["keras_accuracy"] = accuracy(outputs(plain, batch)[0], classes)
+    if target is not None:
+
+        def run_micro() -> int:
+            rows = micro.rows(len(batch[0]), options.batch_size)
+            some = [array[rows] for array in batch]
+            received, arena = micro.run(content, signature, some)
+            if verify:
+                compare(received, plain, signature, some, limits)
+            return arena
+
+        found["target"] = examine(target, content, ops, run_micro)
     if find_gates(model):
         dense = profile(model, inputs).dense
         found.update(dense_params=dense.params, dense_macs=dense.macs)
@@ -186,69 +209,10 @@ def to_tflite(
         **found,
     )
     write_atomically(destination, content)
+    if c_path is not None:
+        for file, text in c_sources(content, c_path).items():
+            write_atomically(file, text)
     return report
-
-
-def _check_packages() -> None:
-    """Finds out now what is missing; TensorFlow itself may be a child's affair."""
-    needed = ["ai_edge_litert"]
-    if keras.backend.backend() == "tensorflow":
-        needed.append("tensorflow")
-    elif importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
-            "Export takes TensorFlow, on other backends in a process of its own, and "
-            'it is not installed: pip install "keras-l0[tensorflow]"'
-        )
-    for module in needed:
-        try:
-            with silence():
-                importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(
-                f"Export needs {module}, which cannot be imported ({error}): "
-                'pip install "keras-l0[tensorflow]"'
-            ) from error
-
-
-def _plain(
-    model: keras.Model, inputs: str, options: Options
-) -> tuple[keras.Model, Options]:
-    """The model without gates, functional, in a form that the converter takes."""
-    if find_gates(model):
-        model = strip(model, inputs=inputs)
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-    fixed = {tensor.shape[0] for tensor in model.inputs} - {None}
-    if fixed:
-        options = dataclasses.replace(options, batch_size=max(fixed))
-    try:
-        # TFLite runs float32; the converter fails on half precision.
-        model = in_float32(model)
-        if options.int8 or options.batch_size is None:
-            model = unrolled(model)
-    except ValueError as error:
-        raise ExportError(f"{error}; nothing was written.") from error
-    return model, options
-
-
-def _classes(
-    model: keras.Model, data: Any, labels: Any, examples: int
-) -> np.ndarray | None:
-    """Labels as one integer per example."""
-    if labels is None:
-        return None
-    classes = np.asarray(labels)
-    if classes.ndim == 2:
-        classes = classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
-    one = len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
-    if data is None or not one or classes.shape != (examples,):
-        raise ValueError(
-            "`labels` must hold the class of each example in `data`, for a model with "
-            f"one output of shape (n, classes). Received: labels of shape "
-            f"{np.shape(labels)}, {'no' if data is None else examples} examples, "
-            f"outputs of shape {[tuple(t.shape) for t in model.outputs]}"
-        )
-    return classes
 
 
 def _content(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -13,27 +14,54 @@ from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 
 
-def verify(
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How far a quantized file may be off.
+
+    Attributes:
+        max_error: The largest ``error`` that is allowed.
+        min_top1: The smallest ``top1`` that is allowed.
+    """
+
+    max_error: float
+    min_top1: float
+
+
+def compare(
     received: list[np.ndarray],
     model: keras.Model,
     signature: Signature,
     batch: list[np.ndarray],
-) -> dict[str, float]:
-    """Compares a float file's outputs with Keras'.
+    limits: Limits | None,
+) -> dict[str, Any]:
+    """Compares a file's outputs with Keras'.
 
     Args:
-        received: What the file answered.
+        received: What the file answered, in float.
         model: The float32 model it was made from.
         signature: The signature of ``model``.
         batch: One array per input.
+        limits: Of a quantized file. A float file has to agree up to rounding.
 
     Returns:
-        ``max_difference`` and ``tolerance``, as in `ExportReport`.
+        ``max_difference``, ``tolerance``, ``error`` and ``top1``, as in
+        `ExportReport`.
 
     Raises:
-        ExportError: If an output differs by more than rounding explains, or if the
+        ExportError: If an output is further from Keras' than allowed, or if the
             comparison could not have failed.
     """
+    if limits is None:
+        return _compare_float(received, model, signature, batch)
+    return _compare_quantized(received, model, signature, batch, limits)
+
+
+def _compare_float(
+    received: list[np.ndarray],
+    model: keras.Model,
+    signature: Signature,
+    batch: list[np.ndarray],
+) -> dict[str, Any]:
     try:
         found = agree(model, batch, received, signature.outputs, "the converted model")
     except Disagreement as error:
@@ -48,30 +76,13 @@ def verify(
     return {"max_difference": found.difference, "tolerance": found.tolerance}
 
 
-def verify_quantized(
+def _compare_quantized(
     received: list[np.ndarray],
     model: keras.Model,
     signature: Signature,
     batch: list[np.ndarray],
-    max_error: float,
-    min_top1: float,
-) -> dict[str, float | None]:
-    """Compares a quantized file's outputs with Keras'.
-
-    Args:
-        received: What the file answered, in float.
-        model: The float32 model it was made from.
-        signature: The signature of ``model``.
-        batch: One array per input.
-        max_error: The largest ``error`` that is allowed.
-        min_top1: The smallest ``top1`` that is allowed.
-
-    Returns:
-        ``max_difference``, ``error`` and ``top1``, as in `ExportReport`.
-
-    Raises:
-        ExportError: If an output is further from Keras' than allowed.
-    """
+    limits: Limits,
+) -> dict[str, Any]:
     difference = error = 0.0
     top1s: list[float] = []
     for name, want, got in zip(
@@ -94,12 +105,13 @@ def verify_quantized(
         if want.ndim > 1 and want.shape[-1] > 1:
             top1 = float(np.mean(want.argmax(-1) == got.argmax(-1)))
             top1s.append(top1)
-        if share > max_error or (top1 is not None and top1 < min_top1):
+        if share > limits.max_error or (top1 is not None and top1 < limits.min_top1):
             agreement = "" if top1 is None else f" and agrees in {top1:.1%} of top-1"
             raise ExportError(
                 f"Output {name!r} of the quantized model differs from that of model "
                 f"{model.name!r} by {share:.1%} of how far it varies{agreement} "
-                f"(allowed: max_error={max_error:g}, min_top1={min_top1:g}). Calibrate "
+                f"(allowed: max_error={limits.max_error:g}, "
+                f"min_top1={limits.min_top1:g}). Calibrate "
                 "on `representative_data` that is like the model's own, quantize less, "
                 "or raise the limits. Nothing was written."
             )

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from networks import awkward, conv_net, normal, run, small, two_by_two
 
-from keras_l0.export import ExportError, child, tflite, to_tflite
+from keras_l0.export import ExportError, child, prepare, to_tflite
 from keras_l0.export.flatbuffer import float_ops, read_ops
 from keras_l0.export.representative import read_representative
 
@@ -210,7 +210,7 @@ def test_recurrent_layers_are_unrolled_where_they_must_be(tmp_path):
 
 
 def test_a_crash_of_the_converter_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tflite, "unrolled", lambda model: model)
+    monkeypatch.setattr(prepare, "unrolled", lambda model: model)
     with pytest.raises(ExportError, match="could not be converted: the process.*SIG"):
         write(tmp_path, recurrent(layers.LSTM(4)), "int8", normal(30, 5, 4))
     assert not list(tmp_path.iterdir())

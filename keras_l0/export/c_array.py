@@ -1,0 +1,59 @@
+"""A file as C source, for firmware that has no file system."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from keras_l0.export.files import check_destination
+
+_PER_LINE = 12
+
+
+def check_c_path(path: str | os.PathLike[str]) -> Path:
+    """Refuses a path that C++ source cannot be written to.
+
+    Raises:
+        ValueError: If it does not end in .cc or .cpp.
+        TypeError, OSError: As `check_destination`.
+    """
+    target = check_destination(path)
+    if target.suffix not in (".cc", ".cpp"):
+        raise ValueError(
+            f"`c_array` must end in .cc or .cpp. Received: c_array={os.fspath(path)!r}"
+        )
+    check_destination(target.with_suffix(".h"))
+    return target
+
+
+def c_sources(content: bytes, path: Path) -> dict[Path, bytes]:
+    """The bytes of a file as a constant in C++.
+
+    Args:
+        content: The bytes of the .tflite file.
+        path: The .cc file; the header goes beside it.
+
+    Returns:
+        Path -> content of the .cc and the .h file. The array, aligned to 16 bytes as
+        TFLite Micro asks, has the name of the file.
+    """
+    header = path.with_suffix(".h")
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    name = f"model_{name}" if name[:1].isdigit() else name
+    rows = (
+        ", ".join(f"0x{byte:02x}" for byte in content[start : start + _PER_LINE])
+        for start in range(0, len(content), _PER_LINE)
+    )
+    declarations = (
+        "#pragma once\n\n"
+        f"extern const unsigned char {name}[];\n"
+        f"extern const unsigned int {name}_size;\n"
+    )
+    source = (
+        f'#include "{header.name}"\n\n'
+        f"alignas(16) const unsigned char {name}[] = {{\n    "
+        + ",\n    ".join(rows)
+        + f"}};\nconst unsigned int {name}_size = {len(content)};\n"
+    )
+    return {header: declarations.encode(), path: source.encode()}

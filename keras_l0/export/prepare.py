@@ -1,0 +1,81 @@
+"""What happens to a model, and to labels, before the conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.precision import in_float32
+from keras_l0.export.options import Options
+from keras_l0.export.report import ExportError
+from keras_l0.export.silence import silence
+from keras_l0.export.unroll import unrolled
+from keras_l0.layers import find_gates
+from keras_l0.rewrite import strip
+
+
+def check_packages() -> None:
+    """Finds out now what is missing; TensorFlow itself may be a child's affair."""
+    needed = ["ai_edge_litert"]
+    if keras.backend.backend() == "tensorflow":
+        needed.append("tensorflow")
+    elif importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(
+            "Export takes TensorFlow, on other backends in a process of its own, and "
+            'it is not installed: pip install "keras-l0[tensorflow]"'
+        )
+    for module in needed:
+        try:
+            with silence():
+                importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(
+                f"Export needs {module}, which cannot be imported ({error}): "
+                'pip install "keras-l0[tensorflow]"'
+            ) from error
+
+
+def plain_form(
+    model: keras.Model, inputs: str, options: Options
+) -> tuple[keras.Model, Options]:
+    """The model without gates, functional, in a form that the converter takes."""
+    if find_gates(model):
+        model = strip(model, inputs=inputs)
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    fixed = {tensor.shape[0] for tensor in model.inputs} - {None}
+    if fixed:
+        options = dataclasses.replace(options, batch_size=max(fixed))
+    try:
+        # TFLite runs float32; the converter fails on half precision.
+        model = in_float32(model)
+        if options.int8 or options.batch_size is None:
+            model = unrolled(model)
+    except ValueError as error:
+        raise ExportError(f"{error}; nothing was written.") from error
+    return model, options
+
+
+def class_indices(
+    model: keras.Model, data: Any, labels: Any, examples: int
+) -> np.ndarray | None:
+    """Labels as one integer per example."""
+    if labels is None:
+        return None
+    classes = np.asarray(labels)
+    if classes.ndim == 2:
+        classes = classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
+    one = len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
+    if data is None or not one or classes.shape != (examples,):
+        raise ValueError(
+            "`labels` must hold the class of each example in `data`, for a model with "
+            f"one output of shape (n, classes). Received: labels of shape "
+            f"{np.shape(labels)}, {'no' if data is None else examples} examples, "
+            f"outputs of shape {[tuple(t.shape) for t in model.outputs]}"
+        )
+    return classes
