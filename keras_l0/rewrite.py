@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Signal, Site
-from keras_l0.analysis.graph import require_finite
+from keras_l0.analysis.graph import require_finite, unused
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rules.base import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
@@ -163,8 +163,7 @@ class _Rewriter:
                 number = made_by[slot]
                 rule = analysis.steps[number].rule
                 if rule.absorbs_factor:
-                    (gate,) = self._gates_of(step)
-                    factors[number] = factors.get(number, 1.0) * gate
+                    factors[number] = factors.get(number, 1.0) * self._gates_of(step)
                     absorbed.append(step)
                     break
                 (slot, *others), same = analysis.steps[number].ins, rule.outs[0]
@@ -177,8 +176,8 @@ class _Rewriter:
         self.absorbed = {id(step) for step in absorbed}
         return factors
 
-    def _gates_of(self, step: Step) -> list[np.ndarray]:
-        return [self.gates[number] for number in self.analysis.gates_of(step)]
+    def _gates_of(self, step: Step) -> np.ndarray | None:
+        return self.analysis.of_units(step, self.gates)
 
     def _input(self, position: int, slot: int) -> Any:
         layer = self.analysis.graph.input_layer(position)
@@ -194,8 +193,7 @@ class _Rewriter:
     def _rewrite(self, number: int, step: Step) -> None:
         evaluation = self.evaluation
         size = step.rule.outs[0].size
-        found = self._gates_of(step)
-        values = np.concatenate(found) if found else None
+        values = self._gates_of(step)
         if id(step) in self.absorbed:
             values = np.ones(size)
         site = Site(
@@ -244,7 +242,7 @@ class _Rewriter:
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         if isinstance(kind, keras.Operation):
-            new = _unused(kind)
+            new = unused(kind, node.name)
         elif issubclass(kind, keras.Layer):
             new = kind.from_config({**config, "name": node.name})
         else:
@@ -315,10 +313,3 @@ def _set(layer: Any, weights: list[np.ndarray]) -> None:
     layer.set_weights(weights)
     # Layers that adapt to data compute with what they derived from weights.
     getattr(layer, "finalize_state", lambda: None)()
-
-
-def _unused(operation: Any) -> Any:
-    """A raw operation as it is, but in no graph yet."""
-    new = object.__new__(type(operation))
-    vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    return new

@@ -20,13 +20,17 @@ from keras.src.models.functional import Functional
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """A value that flows between two calls; ``shape`` includes the batch axis."""
+    """A value that flows between two calls; ``shape`` includes the batch axis.
+
+    ``producer`` is the node that makes it, None for a model input.
+    """
 
     index: int
     shape: tuple[int | None, ...]
     dtype: str
     masked: bool = False
     consumers: int = 0
+    producer: Node | None = dataclasses.field(default=None, repr=False)
 
 
 class _Place(int):
@@ -107,13 +111,6 @@ class Graph:
     inputs: list[Tensor]
     outputs: list[Tensor]
 
-    def producer(self, tensor: Tensor) -> Node | None:
-        """The node that makes ``tensor``; None for a model input."""
-        return self._producers.get(tensor.index)
-
-    def __post_init__(self) -> None:
-        self._producers = {t.index: n for n in self.nodes for t in n.outputs}
-
     def input_layer(self, position: int) -> keras.layers.InputLayer:
         """A fresh copy of the model's input layer number ``position``."""
         layer = self.model.inputs[position]._keras_history.operation
@@ -185,7 +182,10 @@ def trace(model: keras.Model) -> Graph:
             for source in sources:
                 source.consumers += 1
             name = unused(operation.name, prefix)
-            nodes.append(Node(name, operation, sources, results, _call=call))
+            node = Node(name, operation, sources, results, _call=call)
+            nodes.append(node)
+            for result in results:
+                result.producer = node
 
     inputs = [new_tensor(kt) for kt in model.inputs]
     tensor_of = {id(kt): x for kt, x in zip(model.inputs, inputs, strict=True)}
@@ -234,6 +234,14 @@ def require_finite(model: Any) -> None:
                     f"{weight.path!r} of {model.name!r}: training diverged. Restore an "
                     "earlier checkpoint, or train with a lower learning rate."
                 )
+
+
+def unused(operation: Any, name: str) -> Any:
+    """A raw operation as it is, but under this name and in no graph yet."""
+    new = object.__new__(type(operation))
+    vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    new.name = name
+    return new
 
 
 def _has_graph(model: keras.Model) -> bool:

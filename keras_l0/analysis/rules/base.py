@@ -97,6 +97,14 @@ class Rule:
         """The `L0Gate`s of this call, in the order of the units that they switch."""
         return list(getattr(self.layer, "gates", ()))
 
+    def per_unit(self, values: Any) -> Any:
+        """What each unit that the call switches has of its gates' values.
+
+        Args:
+            values: One number for each gate of `gates`, end to end.
+        """
+        return values
+
     def plain(self) -> tuple[type, dict[str, Any]]:
         """The layer's type and config, of a gated layer those of the one it extends."""
         layer = self.layer
@@ -123,6 +131,10 @@ class Rule:
 
     def as_gated(self) -> Rule:
         """The same rule with gates where they are of most use: closed units are 0."""
+        return self.at_zero()
+
+    def at_zero(self) -> Rule:
+        """The same rule where what is at rest is 0, whatever it is in truth."""
         rule = copy.copy(self)
         rule.ins = [Channels.rest_at_zero(x.axis, x.atoms) for x in self.ins]
         return rule

@@ -91,7 +91,7 @@ def rule_for(
     if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
-    if held := _held(node.operation):
+    if held := held_weights(node.operation):
         return BarrierRule(node, ins, atoms, held)
     try:
         rule = rule_type.of(node, ins, atoms)
@@ -107,7 +107,7 @@ def rule_for(
     return rule
 
 
-def _held(operation: Any) -> str | None:
+def held_weights(operation: Any) -> str | None:
     """Why the weights of a layer, or of one inside it, are not what they seem."""
     layers: Any = getattr(operation, "_flatten_layers", list)()
     for layer in layers:

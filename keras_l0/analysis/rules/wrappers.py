@@ -81,10 +81,10 @@ class TimeDistributedRule(Rule):
         if hasattr(self, "inner"):
             self.inner.calls = calls
 
-    def as_gated(self) -> Rule:
-        rule = super().as_gated()
+    def at_zero(self) -> Rule:
+        rule = super().at_zero()
         assert isinstance(rule, TimeDistributedRule)
-        rule.inner = self.inner.as_gated()
+        rule.inner = self.inner.at_zero()
         return rule
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
