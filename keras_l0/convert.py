@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Size
-from keras_l0.analysis.graph import Node, require_finite, trace, unused
+from keras_l0.analysis.graph import Node, copied, require_finite, trace
 from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.places import Group, find_groups, settle
 from keras_l0.analysis.rules.registry import held_weights
@@ -422,13 +422,12 @@ class _Conversion:
         """The operation of a node, anew."""
         old = node.operation
         if id(old) not in copies:
-            if not isinstance(old, keras.Layer):
-                return unused(old, node.name)
             if id(old) in self.twins:
                 copies[id(old)] = old
+            elif isinstance(old, keras.Layer):
+                copies[id(old)] = copied(old, node.name)
             else:
-                config = {**old.get_config(), "name": node.name}
-                copies[id(old)] = type(old).from_config(config)
+                return copied(old, node.name)
         return copies[id(old)]
 
 

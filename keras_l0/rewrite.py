@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Signal, Site
-from keras_l0.analysis.graph import require_finite, unused
+from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rules.base import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
@@ -242,7 +242,7 @@ class _Rewriter:
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         if isinstance(kind, keras.Operation):
-            new = unused(kind, node.name)
+            new = kind
         elif issubclass(kind, keras.Layer):
             new = kind.from_config({**config, "name": node.name})
         else:

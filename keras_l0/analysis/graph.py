@@ -236,12 +236,30 @@ def require_finite(model: Any) -> None:
                 )
 
 
-def unused(operation: Any, name: str) -> Any:
-    """A raw operation as it is, but under this name and in no graph yet."""
-    new = object.__new__(type(operation))
-    vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    new.name = name
-    return new
+def copied(operation: Any, name: str) -> Any:
+    """The same operation anew, under this name and in no graph yet.
+
+    Args:
+        operation: A layer, of which the copy has no weights yet, or a raw operation.
+        name: The name of the copy.
+    """
+    if not isinstance(operation, keras.Layer):
+        # It may hold a function, which no config can.
+        new = object.__new__(type(operation))
+        vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+        new.name = name
+        return new
+    config = {**operation.get_config(), "name": name}
+    if type(operation) is keras.layers.Lambda:
+        # The config holds the function's bytecode, which Keras refuses to read.
+        return keras.layers.Lambda(
+            operation.function,
+            output_shape=operation._output_shape,
+            mask=operation.mask,
+            arguments=operation.arguments,
+            **{key: config[key] for key in ("name", "trainable", "dtype")},
+        )
+    return type(operation).from_config(config)
 
 
 def _has_graph(model: keras.Model) -> bool:

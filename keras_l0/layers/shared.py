@@ -129,7 +129,8 @@ class L0Switch(keras.layers.Layer):
     Example:
         >>> import keras, keras_l0
         >>> switch = keras_l0.layers.L0Switch(indices=[0, 0, 1])
-        >>> y = switch(keras.ops.ones((1, 3)), keras.ops.convert_to_tensor([[0.0, 1.0]]))
+        >>> gates = keras.ops.convert_to_tensor([[0.0, 1.0]])
+        >>> y = switch(keras.ops.ones((1, 3)), gates)
         >>> [float(v) for v in y[0]]
         [0.0, 0.0, 1.0]
     """
@@ -175,5 +176,3 @@ class L0Switch(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "indices": self.indices}
-
-

@@ -48,7 +48,10 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
         new = _unbuilt(layer, config, options, l0)
     else:
         return None
-    new.build_from_config(layer.get_build_config())
+    shapes = layer.get_build_config()
+    shapes = list(shapes.get("shapes_dict", shapes).values())
+    # Those of the states that a recurrence starts from are none of its weights'.
+    new.build(*(shapes if hasattr(new, "num_heads") else shapes[:1]))
     own = {id(w) for gate in find_gates(new) for w in gate.weights}
     plain = [w for w in new.weights if id(w) not in own]
     for weight, values in zip(plain, layer.get_weights(), strict=True):

@@ -30,7 +30,7 @@ from keras_l0.analysis.facts import (
     opaque,
     pinned,
 )
-from keras_l0.analysis.graph import Node
+from keras_l0.analysis.graph import Node, copied
 from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
 
 
@@ -270,13 +270,9 @@ class BarrierRule(Rule):
         return [np.full(c.size, np.nan) for c in self.outs]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        operation = self.layer
-        if isinstance(operation, keras.Layer):
-            config, weights = operation.get_config(), operation.get_weights()
-            new = site.build(type(operation), config, weights)
-        else:
-            # It may hold a function, which no config can.
-            new = site.build(operation, {}, [])
+        is_layer = isinstance(self.layer, keras.Layer)
+        weights = self.layer.get_weights() if is_layer else []
+        new = site.build(copied(self.layer, self.node.name), {}, weights)
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(new, inputs))
         return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]

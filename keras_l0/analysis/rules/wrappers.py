@@ -11,8 +11,12 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.graph import Node, Tensor
-from keras_l0.analysis.rules.base import Barrier, BarrierRule, Rule
-from keras_l0.analysis.rules.registry import RULES, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import (
+    RULES,
+    register_barrier,
+    register_strip_rule,
+)
 
 
 @register_strip_rule(keras.layers.TimeDistributed)
@@ -149,35 +153,4 @@ def _step(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, shape=shape)
 
 
-@register_strip_rule(keras.layers.Lambda)
-class LambdaRule(BarrierRule):
-    """An arbitrary function: everything stays, and the function is called as it is."""
-
-    reason = "it computes an arbitrary function"
-
-    def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
-        super().__init__(node, ins, atoms, self.reason)
-
-    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        layer = self.layer
-
-        class SameFunction(keras.layers.Lambda):
-            """Makes a Lambda of this function.
-
-            A config holds the function's bytecode, which Keras refuses to read.
-            """
-
-            @classmethod
-            def from_config(cls, config: dict[str, Any], **_: Any) -> Any:
-                return keras.layers.Lambda(
-                    layer.function,
-                    output_shape=layer._output_shape,
-                    mask=layer.mask,
-                    arguments=layer.arguments,
-                    **{key: config[key] for key in ("name", "trainable", "dtype")},
-                )
-
-        def build(_: Any, config: dict[str, Any], weights: list[Any]) -> Any:
-            return site.build(SameFunction, config, weights)
-
-        return super().rewrite(dataclasses.replace(site, build=build))
+register_barrier("it computes an arbitrary function", keras.layers.Lambda)
