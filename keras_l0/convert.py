@@ -8,7 +8,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -28,8 +28,10 @@ from keras_l0.layers import (
 )
 from keras_l0.regularizers import L0
 
-Selector = str | type | keras.layers.Layer | Callable[[keras.layers.Layer], bool]
-Strength = float | L0 | Mapping[Selector, float | L0]
+Selector: TypeAlias = (
+    str | type | keras.layers.Layer | Callable[[keras.layers.Layer], bool]
+)
+Strength: TypeAlias = float | L0 | Mapping[Selector, float | L0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +42,12 @@ class GatedGroup:
         layers: The names of the layers that make them.
         units: How many gates there are.
         saves: What the removal of one unit saves in the whole model, the others being
-            there; where units differ, the mean. None inside of a layer, which counts
-            its own weights.
+            there; where units differ, the mean.
     """
 
     layers: tuple[str, ...]
     units: int
-    saves: Size | None
+    saves: Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +100,7 @@ class GatePlan:
         for title in ("gates", "parameters per unit", "MACs per unit"):
             table.add_column(title, justify="right")
         for group in self.groups:
-            each = ["", ""]
-            if group.saves:
-                each = [f"{group.saves.params:,.0f}", f"{group.saves.macs:,.0f}"]
+            each = (f"{number:,.0f}" for number in group.saves)
             table.add_row(" + ".join(group.layers), f"{group.units:,}", *each)
         console.print(table)
         for layer in self.ungated:
@@ -310,9 +309,7 @@ class _Conversion:
         gated: set[int] = set()
         for group in self.gated:
             gated.update(id(step.node.operation) for step in group.steps)
-            saves = None
-            if any(place.tensor is not None for place in group.places):
-                saves = Size(*np.mean(group.saves, axis=0).tolist())
+            saves = Size(*np.mean(group.saves, axis=0).tolist())
             names = dict.fromkeys(step.node.name for step in group.steps)
             groups.append(GatedGroup(tuple(names), len(group.atoms), saves))
         reasons = {

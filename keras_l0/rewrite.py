@@ -163,7 +163,9 @@ class _Rewriter:
                 number = made_by[slot]
                 rule = analysis.steps[number].rule
                 if rule.absorbs_factor:
-                    factors[number] = factors.get(number, 1.0) * self._gates_of(step)
+                    gate = self._gates_of(step)
+                    assert gate is not None
+                    factors[number] = factors.get(number, 1.0) * gate
                     absorbed.append(step)
                     break
                 (slot, *others), same = analysis.steps[number].ins, rule.outs[0]

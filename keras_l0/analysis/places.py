@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping
+
 import numpy as np
 
 from keras_l0.analysis.evaluation import Evaluation
@@ -60,8 +61,8 @@ def find_groups(analysis: Analysis) -> list[Group]:
     members: dict[int, list[Place]] = {}
     owner: dict[int, int] = {}
     for number, place in enumerate(places):
-        atoms = set(place.atoms.tolist())
-        met = sorted({owner[atom] for atom in atoms & owner.keys()})
+        known = owner.keys() & set(place.atoms.tolist())
+        met = sorted({owner[atom] for atom in known})
         members[number] = [p for n in met for p in members.pop(n)] + [place]
         moved = {a for p in members[number] for a in p.atoms.tolist()}
         owner.update(dict.fromkeys(moved, number))
@@ -287,5 +288,3 @@ class _Trial:
             after[key] = max(after.get(key, 0.0), float(less.params))
             macs += float(size.macs) - float(less.macs)
         return Size(sum(before.values()) - sum(after.values()), macs)
-
-

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.layers.gate import GateOptions, L0Gate
+from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0
 
 
@@ -85,7 +86,8 @@ class L0SharedGate(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.gate.values(ops.shape(inputs)[0], training)
+        z = self.gate.values((ops.shape(inputs)[0], self.units), training)
+        return ops.reshape(z, (-1, self.units))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         each = self.gate.options.noise == "example"

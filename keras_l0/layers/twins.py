@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttention
-from keras_l0.layers.gate import GateOptions, find_gates
+from keras_l0.layers.finding import find_gates
+from keras_l0.layers.options import GateOptions
 from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
 from keras_l0.regularizers import L0
 
