@@ -96,7 +96,8 @@ class Program:
 
 def _machine(inputs: Sequence[Any]) -> Any:
     if all(isinstance(x, np.ndarray) for x in inputs):
-        return _Machine(np, inputs[0].dtype)
+        # A model without gates has a size as well.
+        return _Machine(np, inputs[0].dtype if inputs else np.dtype("float64"))
     return _Machine(ops, inputs[0].dtype)
 
 
