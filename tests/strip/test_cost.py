@@ -168,3 +168,8 @@ def test_cost_compiles_into_a_graph():
     compiled = tf.function(lambda z: cost(z).params)
     for corner in corners(model)[::9]:
         assert float(compiled(tf.constant(corner))) == float(cost(corner).params)
+
+
+def test_a_model_without_gates_has_a_cost():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert Cost(model)([]).whole() == (8, 6)
