@@ -134,7 +134,7 @@ class RecurrentRule(ReadingRule):
         ]
 
     def as_gated(self) -> Rule:
-        rule = self.at_zero()
+        rule = super().as_gated()
         assert isinstance(rule, RecurrentRule)
         # States are tied to the units only if these can go already.
         rule.cuts = self.cuts or (bool(self.holds) and not self.states)
