@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import functools
 import json
 import os
 import resource
@@ -31,7 +32,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from checkout import COMMIT
-from strip_zoo_runs import MODELS, WIDTHS, build, corners, prove, versions
+from strip_zoo_runs import FAMILIES, MODELS, WIDTHS, build, corners, prove, versions
 from strip_zoo_table import render, run_row
 
 HERE = Path(__file__).resolve().parent
@@ -52,10 +53,11 @@ def child(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 def run_child(key: dict[str, Any], args: argparse.Namespace) -> None:
     start = time.perf_counter()
+    make = functools.partial(build, key["model"])
     if key["kind"] == "proof":
-        record = prove(lambda: build(key["model"]), key["seed"], args.repeats)
+        record = prove(make, key["seed"], args.repeats)
     else:
-        record = corners(key["model"], key["seed"], args.corners)
+        record = corners(make, key["seed"], args.corners)
     record |= {
         "minutes": (time.perf_counter() - start) / 60,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -77,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     every = [*MODELS, *WIDTHS]
-    add("--models", nargs="+", choices=every, default=every, metavar="MODEL")
+    known = [*every, *FAMILIES]
+    add("--models", nargs="+", choices=known, default=every, metavar="MODEL")
     add("--kinds", nargs="+", choices=["proof", "corners"], default=["proof"])
     add("--seeds", nargs="+", type=int, default=[0, 1])
     add("--workers", type=int, default=1, help="runs at a time")

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "strip"))
 import keras
 import numpy as np
 from adversary import ALIVE, macs, policy, run, swapped, variation
+from families import FAMILIES
 from gating import enliven, gated, images
 from mct_rule import reachable_share
 
@@ -46,7 +47,9 @@ MODELS = [
 
 
 def build(name: str) -> keras.Model:
-    """The plain model with ten classes and logits as its output."""
+    """The plain model with logits as its output, of ten classes unless it is small."""
+    if name in FAMILIES:
+        return FAMILIES[name]()
     base = name.split()[0]
     size = SIZES.get(base, 32)
     return getattr(keras.applications, base)(
@@ -132,9 +135,9 @@ def mutate(stripped: keras.Model, rng: np.random.Generator) -> str:
     raise ValueError(f"`stripped` has no two units that differ: {stripped.name!r}")
 
 
-def corners(name: str, seed: int, count: int) -> dict[str, Any]:
+def corners(make: Callable[[], keras.Model], seed: int, count: int) -> dict[str, Any]:
     """Compares what `cost(open)` says with what strip makes, for random gates."""
-    model = gated(build(name), shared=seed % 2 == 1)
+    model = gated(make(), shared=seed % 2 == 1)
     rng = np.random.default_rng(seed)
     gates, size_of = keras_l0.gates(model), Cost(model)
     failures, dead = [], 0

@@ -132,3 +132,79 @@ def demo(
     except DemoError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Files are in {output}: kept.png shows what survived.")
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--quantization",
+    type=click.Choice(["float16", "dynamic", "int8"]),
+    help="Weights in 16 or 8 bits, or all of it in 8 bits.  [default: float32]",
+)
+@click.option(
+    "--representative-data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.npy|npz",
+    help="Examples to calibrate int8 on: one array, or one per input by its name.",
+)
+@click.option(
+    "--target", metavar="NAME", help="edgetpu, micro, ethos-u, ethos-u55-256 ..."
+)
+@click.option(
+    "--inputs",
+    type=click.Choice(["keep", "gather", "narrow"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of input features that no open gate reads.",
+)
+def export(
+    model: Path,
+    output: Path,
+    quantization: str | None,
+    representative_data: Path | None,
+    target: str | None,
+    inputs: str,
+) -> None:
+    """Writes the .keras file MODEL as the .tflite file OUTPUT.
+
+    A gated model is stripped first. The file is compared with Keras, and left only if
+    the two agree.
+    """
+    import keras
+    import numpy as np
+
+    try:
+        data = None
+        if representative_data is not None:
+            data = np.load(representative_data, allow_pickle=False)
+            if hasattr(data, "files"):
+                data = {name: data[name] for name in data.files}
+        report = keras_l0.to_tflite(
+            keras.models.load_model(model, compile=False),
+            output,
+            quantization,
+            data,
+            target=target,
+            inputs=inputs,
+        )
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(report)
+
+
+@main.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--runs", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+def bench(files: tuple[Path, ...], runs: int, threads: int) -> None:
+    """Times .tflite FILES in turns; ratios are to the first one."""
+    try:
+        click.echo(keras_l0.benchmark(list(files), runs, threads))
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise click.ClickException(str(error)) from error

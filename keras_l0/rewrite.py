@@ -163,7 +163,8 @@ class _Rewriter:
                 number = made_by[slot]
                 rule = analysis.steps[number].rule
                 if rule.absorbs_factor:
-                    (gate,) = self._gates_of(step)
+                    gate = self._gates_of(step)
+                    assert gate is not None
                     factors[number] = factors.get(number, 1.0) * gate
                     absorbed.append(step)
                     break
@@ -177,8 +178,8 @@ class _Rewriter:
         self.absorbed = {id(step) for step in absorbed}
         return factors
 
-    def _gates_of(self, step: Step) -> list[np.ndarray]:
-        return [self.gates[number] for number in self.analysis.gates_of(step)]
+    def _gates_of(self, step: Step) -> np.ndarray | None:
+        return self.analysis.of_units(step, self.gates)
 
     def _input(self, position: int, slot: int) -> Any:
         layer = self.analysis.graph.input_layer(position)
@@ -194,8 +195,7 @@ class _Rewriter:
     def _rewrite(self, number: int, step: Step) -> None:
         evaluation = self.evaluation
         size = step.rule.outs[0].size
-        found = self._gates_of(step)
-        values = np.concatenate(found) if found else None
+        values = self._gates_of(step)
         if id(step) in self.absorbed:
             values = np.ones(size)
         site = Site(
@@ -244,7 +244,7 @@ class _Rewriter:
         if shared and id(node.operation) in self.layers:
             return self.layers[id(node.operation)]
         if isinstance(kind, keras.Operation):
-            new = _unused(kind)
+            new = kind
         elif issubclass(kind, keras.Layer):
             new = kind.from_config({**config, "name": node.name})
         else:
@@ -315,10 +315,3 @@ def _set(layer: Any, weights: list[np.ndarray]) -> None:
     layer.set_weights(weights)
     # Layers that adapt to data compute with what they derived from weights.
     getattr(layer, "finalize_state", lambda: None)()
-
-
-def _unused(operation: Any) -> Any:
-    """A raw operation as it is, but in no graph yet."""
-    new = object.__new__(type(operation))
-    vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    return new

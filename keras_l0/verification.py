@@ -35,8 +35,7 @@ def verify_equal(
         for array, slot in zip(batch, analysis.input_slots, strict=True)
     ]
     names = [
-        getattr(node, "name", "input")
-        for node in map(analysis.graph.producer, analysis.graph.outputs)
+        getattr(tensor.producer, "name", "input") for tensor in analysis.graph.outputs
     ]
     try:
         received = outputs(stripped, narrow)

@@ -8,7 +8,7 @@ ones as well as on backend tensors of probabilities.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class Evaluator:
         open_of: Openness of the units that a step's gates switch; None if it has none.
         reference: Any array in the namespace and dtype to compute in.
         lifted: Steps to treat as if they kept no channel for its own sake.
-        cut: Which tensors of a step to cut to their first channel.
+        cut: For tensors which of their channels to close: zeros and ones.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Evaluator:
         open_of: Callable[[Step], Any],
         reference: Any,
         lifted: Sequence[Step],
-        cut: Callable[[Step], Container[int]],
+        cut: Mapping[int, np.ndarray],
     ) -> None:
         self.analysis = analysis
         self.open_of = open_of
@@ -107,11 +107,10 @@ class Evaluator:
             )
         for step in self.analysis.steps:
             outs = step.rule.forward([flows[i] for i in step.ins], self.open_of(step))
-            cut = self.cut(step)
             for slot, flow in zip(step.outs, outs, strict=True):
-                if slot in cut:
-                    one = array_like(flow.alive, np.eye(1, flow.alive.shape[0])[0])
-                    flow = Flow(and_(flow.alive, one), and_(flow.const, one))
+                if slot in self.cut:
+                    left = array_like(flow.alive, self.cut[slot])
+                    flow = Flow(and_(flow.alive, left), and_(flow.const, left))
                 flows[slot] = flow
         return [flows[slot] for slot in self.slots]
 

@@ -20,13 +20,17 @@ from keras.src.models.functional import Functional
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """A value that flows between two calls; ``shape`` includes the batch axis."""
+    """A value that flows between two calls; ``shape`` includes the batch axis.
+
+    ``producer`` is the node that makes it, None for a model input.
+    """
 
     index: int
     shape: tuple[int | None, ...]
     dtype: str
     masked: bool = False
     consumers: int = 0
+    producer: Node | None = dataclasses.field(default=None, repr=False)
 
 
 class _Place(int):
@@ -107,13 +111,6 @@ class Graph:
     inputs: list[Tensor]
     outputs: list[Tensor]
 
-    def producer(self, tensor: Tensor) -> Node | None:
-        """The node that makes ``tensor``; None for a model input."""
-        return self._producers.get(tensor.index)
-
-    def __post_init__(self) -> None:
-        self._producers = {t.index: n for n in self.nodes for t in n.outputs}
-
     def input_layer(self, position: int) -> keras.layers.InputLayer:
         """A fresh copy of the model's input layer number ``position``."""
         layer = self.model.inputs[position]._keras_history.operation
@@ -185,15 +182,10 @@ def trace(model: keras.Model) -> Graph:
             for source in sources:
                 source.consumers += 1
             name = unused(operation.name, prefix)
-            if (gate := getattr(operation, "input_gate", None)) is not None:
-                # In front of the layer: a call of its own, on the layer's input.
-                (x,) = sources
-                gated = dataclasses.replace(x, index=len(tensors), consumers=1)
-                tensors.append(gated)
-                front = unused(f"{operation.name}_gate", prefix)
-                nodes.append(Node(front, gate, sources, [gated], _call=call))
-                sources = [gated]
-            nodes.append(Node(name, operation, sources, results, _call=call))
+            node = Node(name, operation, sources, results, _call=call)
+            nodes.append(node)
+            for result in results:
+                result.producer = node
 
     inputs = [new_tensor(kt) for kt in model.inputs]
     tensor_of = {id(kt): x for kt, x in zip(model.inputs, inputs, strict=True)}
@@ -242,6 +234,32 @@ def require_finite(model: Any) -> None:
                     f"{weight.path!r} of {model.name!r}: training diverged. Restore an "
                     "earlier checkpoint, or train with a lower learning rate."
                 )
+
+
+def copied(operation: Any, name: str) -> Any:
+    """The same operation anew, under this name and in no graph yet.
+
+    Args:
+        operation: A layer, of which the copy has no weights yet, or a raw operation.
+        name: The name of the copy.
+    """
+    if not isinstance(operation, keras.Layer):
+        # It may hold a function, which no config can.
+        new = object.__new__(type(operation))
+        vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+        new.name = name
+        return new
+    config = {**operation.get_config(), "name": name}
+    if type(operation) is keras.layers.Lambda:
+        # The config holds the function's bytecode, which Keras refuses to read.
+        return keras.layers.Lambda(
+            operation.function,
+            output_shape=operation._output_shape,
+            mask=operation.mask,
+            arguments=operation.arguments,
+            **{key: config[key] for key in ("name", "trainable", "dtype")},
+        )
+    return type(operation).from_config(config)
 
 
 def _has_graph(model: keras.Model) -> bool:

@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ import numpy as np
 from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules)
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, opaque
-from keras_l0.analysis.graph import Node, Tensor, trace
+from keras_l0.analysis.graph import Graph, Node, Tensor, trace
 from keras_l0.analysis.logic import concatenate
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.registry import rule_for
@@ -65,7 +65,7 @@ class Analysis:
     """The channels of a model: constants, need and coupling.
 
     Args:
-        model: A built Sequential or functional model, gated or plain.
+        model: A built Sequential or functional model, gated or plain; or its `Graph`.
         inputs: What becomes of input features (and flattened features inside) that
             nobody reads. ``"keep"``: they stay. ``"gather"``: the rest is selected
             out of them. ``"narrow"``: the model's input loses them.
@@ -100,8 +100,10 @@ class Analysis:
                     f"`{name}` must be a whole number >= 1. Received: {name}={value!r}"
                 )
         self.round_to, self.min_units = int(round_to), int(min_units)
-        self.graph = trace(model)
-        self.gates = find_gates(model)
+        self.graph = model if isinstance(model, Graph) else trace(model)
+        operations = (node.operation for node in self.graph.nodes)
+        traced = model is self.graph
+        self.gates = _gates_in(operations) if traced else find_gates(model)
         self.inputs_mode = inputs
         self.steps: list[Step] = []
         self.channels: list[Channels] = []
@@ -155,6 +157,18 @@ class Analysis:
         found = (self._gate_index.get(id(gate)) for gate in step.rule.gates)
         return [number for number in found if number is not None]
 
+    def of_units(self, step: Step, per_gate: Sequence[Any]) -> Any:
+        """What the units that a step switches have of something; None without gates.
+
+        Args:
+            step: The step.
+            per_gate: For each of `gates` an array of shape (count,).
+        """
+        found = [per_gate[number] for number in self.gates_of(step)]
+        if not found:
+            return None
+        return step.rule.per_unit(concatenate(found) if len(found) > 1 else found[0])
+
     def test_open(self) -> list[np.ndarray]:
         """Which gates are open at test time: zeros and ones, one array per gate."""
         return [(g > 0).astype("float64") for g in self.test_gates()]
@@ -167,7 +181,7 @@ class Analysis:
         self,
         open_: Sequence[Any],
         lifted: Sequence[Step] = (),
-        cut: Callable[[Step], Container[int]] = lambda step: (),
+        cut: Mapping[int, np.ndarray] | None = None,
     ) -> Evaluation:
         """What is kept, and its size, for one openness of the gates.
 
@@ -175,15 +189,15 @@ class Analysis:
             open_: For each of `gates` the openness of its units, shape (count,): NumPy
                 zeros and ones, or backend tensors of probabilities.
             lifted: Steps to treat as if they kept no channel for its own sake.
-            cut: Which tensors of a step to cut to their first channel.
+            cut: For tensors which of their channels to close, as by a gate behind
+                them: zeros and ones.
         """
+        reference = open_[0] if len(open_) else np.ones(1)
 
         def open_of(step: Step) -> Any:
-            found = [open_[number] for number in self.gates_of(step)]
-            return concatenate(found) if len(found) > 1 else next(iter(found), None)
+            return self.of_units(step, open_)
 
-        reference = open_[0] if len(open_) else np.ones(1)
-        return Evaluator(self, open_of, reference, lifted, cut).run()
+        return Evaluator(self, open_of, reference, lifted, cut or {}).run()
 
     def reachable_share(self) -> float:
         """The share of the kernels outside output layers that gates could remove.
@@ -192,22 +206,34 @@ class Analysis:
         gate behind its activation, and what is left of the kernels is set against what
         there was. A model without such kernels has a share of 0.
         """
-        gated = copy.copy(self)
-        gated.steps = [
-            dataclasses.replace(step, rule=step.rule.as_gated()) for step in self.steps
-        ]
-
-        def kernels(evaluation: Evaluation) -> float:
-            return sum(
-                evaluation.sizes[number].macs > 0 and evaluation.sizes[number].params
-                for number, step in enumerate(self.steps)
-                if not set(step.outs) & set(self.output_slots)
-            )
-
+        gated = self.ruled(lambda rule: rule.as_gated())
+        first = {
+            slot: np.eye(1, gated.channels[slot].size)[0]
+            for step in gated.steps
+            for slot in gated.own_units(step)
+        }
         ones = [np.ones(gate.count) for gate in self.gates]
-        before = kernels(self.evaluate(ones))
-        after = kernels(gated.evaluate(ones, cut=gated.own_units))
-        return 1.0 - float(after) / float(before) if before else 0.0
+        before = self.kernel_params(self.evaluate(ones))
+        after = self.kernel_params(gated.evaluate(ones, cut=first))
+        return 1.0 - after / before if before else 0.0
+
+    def ruled(self, change: Callable[[Rule], Rule]) -> Analysis:
+        """The same analysis under changed rules."""
+        other = copy.copy(self)
+        other.steps = [
+            dataclasses.replace(step, rule=change(step.rule)) for step in self.steps
+        ]
+        return other
+
+    def kernel_params(self, evaluation: Evaluation) -> float:
+        """The parameters of layers with kernels outside of the output layers."""
+        return float(
+            sum(
+                size.params
+                for step, size in zip(self.steps, evaluation.sizes, strict=True)
+                if size.macs > 0 and not set(step.outs) & set(self.output_slots)
+            )
+        )
 
     def own_units(self, step: Step) -> list[int]:
         """The channels of a step that are its own to keep or drop, as slots."""
@@ -225,10 +251,9 @@ class Analysis:
         for slot in itertools.chain(*map(self.own_units, self.steps)):
             atoms = self.atoms(slot)
             kept = int(decided[atoms].sum())
-            width = self.channels[slot].width
-            if not exists[slot][0] or not kept or not width:
+            if not exists[slot][0] or not kept:
                 continue
-            unit = self.round_to // math.gcd(self.round_to, width)
+            unit = self.round_to // math.gcd(self.round_to, self.channels[slot].width)
             wanted = -(-max(kept, self.min_units) // unit) * unit
             closed = atoms[decided[atoms] == 0]
             decided[closed[: max(0, wanted - kept)]] = 1.0
@@ -251,6 +276,11 @@ class Analysis:
                 f"Received: {', '.join(map(repr, sorted(unknown)))}"
             )
         return keep
+
+
+def _gates_in(operations: Iterable[Any]) -> list[Any]:
+    layers = [one for one in operations if isinstance(one, keras.Layer)]
+    return list(dict.fromkeys(gate for one in layers for gate in find_gates(one)))
 
 
 def _flat(tensor: Any) -> np.ndarray:

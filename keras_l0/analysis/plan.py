@@ -246,7 +246,7 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
         notes.append("Nothing is gated: strip returns an equal model.")
     for tensor, slot in zip(analysis.graph.outputs, analysis.output_slots, strict=True):
         if not after.flows[slot].alive.any():
-            node = analysis.graph.producer(tensor)
+            node = tensor.producer
             name = node.name if node else f"input {slot}"
             notes.append(
                 f"Output {name!r} no longer depends on any input, because every gate "

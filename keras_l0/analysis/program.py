@@ -96,7 +96,7 @@ class Program:
 
 def _machine(inputs: Sequence[Any]) -> Any:
     if all(isinstance(x, np.ndarray) for x in inputs):
-        # Of a model without gates, there are none.
+        # A model without gates has a size as well.
         return _Machine(np, inputs[0].dtype if inputs else np.dtype("float64"))
     return _Machine(ops, inputs[0].dtype)
 
@@ -170,16 +170,6 @@ class _Machine:
         # The product of all others; 1e-6 where one of them is 0.
         closed = self.xp.maximum(1.0 - args[0], 1e-6)
         return [slope * self.xp.prod(closed, keepdims=True) / closed]
-
-    def rows_any(self, args: list[Any], data: int) -> Any:
-        rows = self.xp.reshape(args[0], (data, -1))
-        return 1.0 - self.xp.prod(1.0 - rows, axis=1)
-
-    def rows_any_slopes(self, args: list[Any], data: int, y: Any, slope: Any) -> Any:
-        closed = self.xp.maximum(1.0 - self.xp.reshape(args[0], (data, -1)), 1e-6)
-        others = self.xp.prod(closed, axis=1, keepdims=True) / closed
-        slopes = self.xp.reshape(slope, (-1, 1)) * others
-        return [self.xp.reshape(slopes, (-1,))]
 
     def sum(self, args: list[Any], data: Any) -> Any:
         return self.xp.sum(args[0], keepdims=True)

@@ -1,17 +1,24 @@
-"""How long one inference of a .tflite file takes on this machine."""
+"""How long .tflite files take on this machine, and how much memory."""
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_l0.export import memory_run
+from keras_l0.export.child import run_python
 from keras_l0.export.silence import silence
 
 _WARM_UP_RUNS = 10
+# What an export spends on timing its file.
+_SECONDS = 0.2
 
 
 class Latency(NamedTuple):
@@ -20,56 +27,195 @@ class Latency(NamedTuple):
     median: float
     p95: float
 
+    def __str__(self) -> str:
+        return f"{_milliseconds(self.median)} (95 %: {_milliseconds(self.p95)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class FileBenchmark:
+    """What `benchmark` measured of one file.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        gzip_bytes: Its size after gzip.
+        latency: Seconds per inference.
+        ratio: Its latency over that of the first file: the median of the runs, each
+            over the run of the first file beside it.
+        ratio_quartiles: Between these lie half of those ratios.
+        memory_bytes: What loading and running it adds at most to the memory of a fresh
+            process. None where the system does not tell (it is read from Linux' /proc).
+    """
+
+    path: Path
+    bytes: int
+    gzip_bytes: int
+    latency: Latency
+    ratio: float
+    ratio_quartiles: tuple[float, float]
+    memory_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Benchmark:
+    """Files side by side, in the order given. ``print(benchmark)`` shows a table."""
+
+    files: tuple[FileBenchmark, ...]
+    runs: int
+    threads: int
+
+    def __repr__(self) -> str:
+        return f"Benchmark({len(self.files)} files, {self.runs} runs)"
+
+    def __str__(self) -> str:
+        rows = [("file", "bytes", "gzip", "median", "95 %", "ratio", "memory")]
+        for file in self.files:
+            low, high = file.ratio_quartiles
+            memory = file.memory_bytes
+            rows.append(
+                (
+                    str(file.path),
+                    f"{file.bytes:,}",
+                    f"{file.gzip_bytes:,}",
+                    _milliseconds(file.latency.median),
+                    _milliseconds(file.latency.p95),
+                    f"{file.ratio:.2f} ({low:.2f}-{high:.2f})",
+                    "?" if memory is None else f"{memory / 2**20:.1f} MiB",
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if number == 0 else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return "\n".join([*lines, f"{self.runs} runs in turns, {threads}"])
+
+
+def benchmark(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    runs: int = 200,
+    threads: int = 1,
+) -> Benchmark:
+    """Measures .tflite files side by side, with XNNPACK, on random inputs.
+
+    The files take turns, run by run, so that what else the machine does meanwhile
+    slows all of them alike. On a phone, Google's ``benchmark_model`` says more:
+    ``adb push`` it and the file to ``/data/local/tmp``, then ``adb shell
+    /data/local/tmp/benchmark_model --graph=/data/local/tmp/model.tflite
+    --num_threads=1 --use_xnnpack=true``.
+
+    Args:
+        paths: A file, or a list of files; the first one is what the ratios are of.
+        runs: Timed inferences of each file; 10 more come first.
+        threads: Threads of the interpreter.
+
+    Returns:
+        A `Benchmark`; ``print`` shows it as a table.
+
+    Raises:
+        ValueError: If ``runs`` or ``threads`` is not positive, no file is given, or one
+            is not a .tflite file.
+
+    Example:
+        >>> import keras_l0
+        >>> files = ["dense.tflite", "ours.tflite"]
+        >>> result = keras_l0.benchmark(files)  # doctest: +SKIP
+        >>> result.files[1].ratio  # doctest: +SKIP
+        0.31
+    """
+    names = _paths(paths)
+    seconds = _seconds(names, runs, threads)
+    files = []
+    for path, row in zip(names, seconds, strict=True):
+        content = path.read_bytes()
+        ratios = row / seconds[0]
+        low, middle, high = np.percentile(ratios, (25, 50, 75))
+        files.append(
+            FileBenchmark(
+                path=path,
+                bytes=len(content),
+                gzip_bytes=len(gzip.compress(content, mtime=0)),
+                latency=_latency(row),
+                ratio=float(middle),
+                ratio_quartiles=(float(low), float(high)),
+                memory_bytes=_memory(path, threads),
+            )
+        )
+    return Benchmark(tuple(files), runs, threads)
+
 
 def latency(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     runs: int = 200,
     threads: int = 1,
 ) -> list[Latency]:
-    """Times .tflite files on random inputs.
+    """The latencies alone, as `benchmark` measures them; one per file, in order."""
+    return [_latency(row) for row in _seconds(_paths(paths), runs, threads)]
 
-    The files take turns, run by run, so that what else the machine does meanwhile
-    slows all of them alike: compare files of one call, not of two.
 
-    Args:
-        paths: A file, or a list of files.
-        runs: Timed inferences of each file; 10 more come first.
-        threads: Threads of the interpreter.
+def quick_latency(content: bytes) -> Latency:
+    """A first impression of a file that is not written yet, within .2 s or 5 runs."""
+    with silence():
+        interpreter = _ready(1, model_content=content)
+    first = _run(interpreter)
+    count = int(np.clip(_SECONDS / max(first, 1e-6), 5, 100))
+    return _latency(np.array([_run(interpreter) for _ in range(count)]))
 
-    Returns:
-        One `Latency` per file, in their order.
 
-    Raises:
-        ValueError: If ``runs`` is not positive, or a file is not a .tflite file.
-
-    Example:
-        >>> from keras_l0.export.latency import latency
-        >>> full, pruned = latency(["full.tflite", "pruned.tflite"])  # doctest: +SKIP
-        >>> pruned.median / full.median  # doctest: +SKIP
-        0.31
-    """
-    if runs < 1:
-        raise ValueError(f"`runs` must be at least 1. Received: runs={runs}")
+def _paths(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> list[Path]:
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    if not paths:
+        raise ValueError("`paths` must name at least one file. Received: none")
+    return [Path(path) for path in paths]
+
+
+def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
+    """Seconds of every timed run, a row per file."""
+    for name, value in (("runs", runs), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
     with silence():
-        interpreters = [_ready(path, threads) for path in paths]
+        interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
     seconds = np.zeros((len(interpreters), runs))
     for run in range(-_WARM_UP_RUNS, runs):
         for index, interpreter in enumerate(interpreters):
-            start = time.perf_counter()
-            interpreter.invoke()
+            taken = _run(interpreter)
             if run >= 0:
-                seconds[index, run] = time.perf_counter() - start
-    return [
-        Latency(float(np.median(row)), float(np.percentile(row, 95))) for row in seconds
-    ]
+                seconds[index, run] = taken
+    return seconds
 
 
-def _ready(path: str | os.PathLike[str], threads: int) -> Any:
+def _run(interpreter: Any) -> float:
+    start = time.perf_counter()
+    interpreter.invoke()
+    return time.perf_counter() - start
+
+
+def _latency(seconds: np.ndarray) -> Latency:
+    return Latency(float(np.median(seconds)), float(np.percentile(seconds, 95)))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"
+
+
+def _memory(path: Path, threads: int) -> int | None:
+    done = run_python(memory_run.__file__, os.fspath(path), str(threads))
+    last = done.stdout.strip().splitlines()[-1:]
+    return int(last[0]) if done.returncode == 0 and last else None
+
+
+def _ready(threads: int, **model: Any) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads)
+    interpreter = Interpreter(num_threads=threads, **model)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
     for tensor in interpreter.get_input_details():

@@ -35,6 +35,8 @@ class ExportReport:
             of how far the output itself varies; of several outputs, the largest.
         top1: Of a quantized file, the share of examples for which the largest output
             is the same one as Keras'; of several outputs, the smallest share.
+        latency: Of one inference on this machine, one thread: a first impression, which
+            `keras_l0.benchmark` makes precise. None if the file was not run.
         accuracy: Share of the labels that the file gets right, if they were given.
         keras_accuracy: The same of the Keras model.
         dense_params: Parameters with all gates open, if the model had gates.
@@ -55,6 +57,7 @@ class ExportReport:
     quantization: str | None = None
     error: float | None = None
     top1: float | None = None
+    latency: Any = None
     accuracy: float | None = None
     keras_accuracy: float | None = None
     dense_params: int | None = None
@@ -74,6 +77,8 @@ class ExportReport:
             f"  {', '.join(f'{count} {name}' for name, count in ops)}",
             f"  {self._verified()}",
         ]
+        if self.latency is not None:
+            lines.append(f"  {self.latency} per inference on this machine")
         if self.accuracy is not None:
             lines.append(
                 f"  accuracy {self.accuracy:.2%} (in Keras {self.keras_accuracy:.2%})"

@@ -19,6 +19,7 @@ from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.flatbuffer import Op, count, float_ops, rangeless, read_ops
+from keras_l0.export.latency import quick_latency
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportError, ExportReport, accuracy
@@ -179,6 +180,7 @@ def to_tflite(
             raise _explained(error, ops) from error
         if verify:
             found = compare(received, plain, signature, batch, limits)
+        found["latency"] = quick_latency(content)
         if classes is not None:
             found["accuracy"] = accuracy(received[0], classes)
             found["keras_accuracy"] = accuracy(outputs(plain, batch)[0], classes)

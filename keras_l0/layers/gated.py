@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,7 +20,7 @@ Takes every argument of `keras.layers.{name}`, and:
 Args:
     l0: Strength of the penalty per parameter, a float >= 0 or a
         `regularizers.L0`.
-    gate_options: `GateOptions`.{arguments}
+    gate_options: `GateOptions`.
 
 Call arguments:
     inputs: What `keras.layers.{name}` takes.
@@ -56,8 +54,6 @@ class Gated(_Layer):
     """
 
     plain_class: type[keras.layers.Layer]
-    # Further arguments, by name: default, type, and what the docstring says of them.
-    gate_arguments: dict[str, tuple[Any, Any, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -65,18 +61,17 @@ class Gated(_Layer):
         if cls.plain_class is object:  # a mixin, to be mixed into a layer
             return
         if cls.__doc__ and cls.__module__.startswith(__package__):
-            cls.__doc__ = _completed(cls)
+            cls.__doc__ = _completed(cls.__doc__, cls.plain_class)
         # The layer's own arguments first, as Keras spells them in this version.
         signature = inspect.signature(cls.plain_class)
         extra = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
             )
-            for name, (default, hint, _) in {
-                "l0": (0.0, float | L0, ""),
-                "gate_options": (None, GateOptions | None, ""),
-                **cls.gate_arguments,
-            }.items()
+            for name, default, hint in (
+                ("l0", 0.0, float | L0),
+                ("gate_options", None, GateOptions | None),
+            )
         ]
         own = list(signature.parameters.values())
         last = [p for p in own if p.kind is p.VAR_KEYWORD]
@@ -107,13 +102,8 @@ class Gated(_Layer):
         self.gate.squares = self.squares
 
     @property
-    def gated_axis(self) -> int | tuple[int, ...]:
-        """The axis of `gated_shape` that holds the units."""
-        return self.channel_axis
-
-    @property
-    def channel_axis(self) -> int:
-        """The axis that holds the channels, of the inputs as of the outputs."""
+    def gated_axis(self) -> int:
+        """The axis of the output that holds the units."""
         if getattr(self, "data_format", None) == "channels_first":
             return 1
         return -1
@@ -123,18 +113,14 @@ class Gated(_Layer):
         """The layer's gates."""
         return [self.gate]
 
-    @property
-    def gates_outputs(self) -> bool:
-        """Whether the gate multiplies what the plain layer returns."""
-        return True
-
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if not self.gate.built:
-            shape = self.gated_shape(input_shape)
+            output_shape = self.gated_shape(input_shape)
+            units = output_shape[self.gated_axis]
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
-            self.gate.build(shape)
-            self.gate.cost = switched / self.gate.count
+            self.gate.cost = switched / units
+            self.gate.build(output_shape)
 
     def switched_weights(self) -> list[Any]:
         """The layer's weights of which each unit has an equal part."""
@@ -161,16 +147,10 @@ class Gated(_Layer):
         return self.compute_output_shape(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.gate(self.rematerialized(super().call, inputs), training=training)
-
-    def rematerialized(self, plain: Any, *args: Any) -> Any:
-        """What ``plain`` makes of tensors, computed once more for the gradient.
-
-        Only if the layer was made in a `keras.RematScope`.
-        """
+        plain = super().call
         if self._remat_mode is not None:
-            plain = super().rematerialized_call(plain, *args[:1])
-        return plain(*args)
+            plain = super().rematerialized_call(plain, inputs)
+        return self.gate(plain(inputs), training=training)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         # `call` rematerializes the plain layer only: see the gate.
@@ -198,21 +178,7 @@ class Gated(_Layer):
         return super().get_config()
 
 
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Lets a layer compute with another value of an attribute, past its tracker."""
-    before = owner.__dict__[name]
-    owner.__dict__[name] = value
-    try:
-        yield
-    finally:
-        owner.__dict__[name] = before
-
-
-def _completed(cls: type[Gated]) -> str:
+def _completed(docstring: str, plain: type) -> str:
     """The docstring of a gated layer with the part that is the same for all."""
-    arguments = "".join(
-        f"\n    {n}: {text}" for n, (*_, text) in cls.gate_arguments.items()
-    )
-    common = _COMMON.format(name=cls.plain_class.__name__, arguments=arguments)
-    return inspect.cleandoc(cls.__doc__ or "").replace("Example:", common, 1) + "\n"
+    common = _COMMON.format(name=plain.__name__)
+    return inspect.cleandoc(docstring).replace("Example:", common, 1) + "\n"

@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from keras_l0.export import to_tflite
-from keras_l0.export.latency import latency
+from keras_l0.export.latency import benchmark, latency
 
 pytestmark = pytest.mark.tensorflow
 
@@ -29,8 +29,36 @@ def test_one_file_and_integer_inputs(tmp_path):
     assert only.median > 0
 
 
+def test_files_are_compared_with_the_first(tmp_path):
+    big = write(tmp_path / "big.tflite", 1000)
+    tiny = write(tmp_path / "tiny.tflite", 2)
+    result = benchmark([big, str(tiny)], runs=20)
+    first, second = result.files
+    assert first.path == big and first.bytes == big.stat().st_size
+    assert first.ratio == 1 and first.ratio_quartiles == (1, 1)
+    low, high = second.ratio_quartiles
+    assert 0 < low <= second.ratio <= high < 1
+    assert second.gzip_bytes < first.gzip_bytes
+    if first.memory_bytes is not None:  # 8 MB of weights
+        assert first.memory_bytes > second.memory_bytes + 4 * 2**20
+    head, *rows, last = str(result).splitlines()
+    assert head.split()[:2] == ["file", "bytes"] and len(rows) == 2
+    assert last == "20 runs in turns, 1 thread"
+
+
+def test_memory_is_left_out_where_it_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_l0.export.memory_run.__file__", "missing.py")
+    result = benchmark(write(tmp_path / "net.tflite", 2), runs=2, threads=2)
+    assert result.files[0].memory_bytes is None
+    assert "?" in str(result) and "2 threads" in str(result)
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="`runs` must be at least 1. Received: runs=0"):
         latency(tmp_path / "net.tflite", runs=0)
+    with pytest.raises(ValueError, match="`threads` must be.*Received: threads=0"):
+        benchmark(tmp_path / "net.tflite", threads=0)
+    with pytest.raises(ValueError, match="`paths` must name at least one file"):
+        benchmark([])
     with pytest.raises(ValueError, match="missing.tflite"):
         latency(tmp_path / "missing.tflite")

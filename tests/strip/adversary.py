@@ -84,12 +84,16 @@ def _draw(model, rng, dead):
         "kernel": lambda s: rng.normal(size=s) * 1.5 / np.sqrt(np.prod(s[:-1])),
         "gamma": lambda s: rng.uniform(0.5, 1.5, s) * rng.choice([-1, 1], s),
         "moving_variance": lambda s: rng.uniform(0.3, 3, s),
+        "variance": lambda s: rng.uniform(0.3, 3, s),
         "moving_mean": lambda s: rng.normal(size=s) * 0.7 + 0.3,
     }
     for weight in model.weights:
         if weight.name != "raw_log_alpha":
             draw = draws.get(weight.name, lambda s: rng.normal(size=s))
             weight.assign(draw(weight.shape))
+    for layer in model._flatten_layers():
+        # What Normalization computes with is derived from its weights.
+        getattr(layer, "finalize_state", lambda: None)()
     for gate in keras_l0.gates(model):
         gate.assign_log_alpha(
             np.full(gate.raw.shape, -9.0)
@@ -160,7 +164,7 @@ def check(model, mode="keep", allowed=1e-9):
     plan = keras_l0.plan(model, inputs=mode)
     stripped = keras_l0.strip(model, inputs=mode, verify=False)
     assert all(np.isfinite(w).all() for w in stripped.get_weights())
-    inputs = batch(model, 8)
+    inputs = batch(model)
     cut = narrowed(model, inputs, plan.kept_inputs) if mode == "narrow" else inputs
     for old, new in zip(run(model, inputs), run(stripped, cut), strict=True):
         assert old.shape == new.shape

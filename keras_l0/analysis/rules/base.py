@@ -30,7 +30,7 @@ from keras_l0.analysis.facts import (
     opaque,
     pinned,
 )
-from keras_l0.analysis.graph import Node
+from keras_l0.analysis.graph import Node, copied
 from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
 
 
@@ -94,12 +94,16 @@ class Rule:
 
     @property
     def gates(self) -> list[Any]:
-        """The `L0Gate`s of this call, in the order of the units that they switch.
+        """The `L0Gate`s of this call, in the order of the units that they switch."""
+        return list(getattr(self.layer, "gates", ()))
 
-        One in front of the layer is a call of its own: see `trace`.
+    def per_unit(self, values: Any) -> Any:
+        """What each unit that the call switches has of its gates' values.
+
+        Args:
+            values: One number for each gate of `gates`, end to end.
         """
-        front = getattr(self.layer, "input_gate", None)
-        return [g for g in getattr(self.layer, "gates", ()) if g is not front]
+        return values
 
     def plain(self) -> tuple[type, dict[str, Any]]:
         """The layer's type and config, of a gated layer those of the one it extends."""
@@ -127,6 +131,10 @@ class Rule:
 
     def as_gated(self) -> Rule:
         """The same rule with gates where they are of most use: closed units are 0."""
+        return self.at_zero()
+
+    def at_zero(self) -> Rule:
+        """The same rule where what is at rest is 0, whatever it is in truth."""
         rule = copy.copy(self)
         rule.ins = [Channels.rest_at_zero(x.axis, x.atoms) for x in self.ins]
         return rule
@@ -262,13 +270,9 @@ class BarrierRule(Rule):
         return [np.full(c.size, np.nan) for c in self.outs]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        operation = self.layer
-        if isinstance(operation, keras.Layer):
-            config, weights = operation.get_config(), operation.get_weights()
-            new = site.build(type(operation), config, weights)
-        else:
-            # It may hold a function, which no config can.
-            new = site.build(operation, {}, [])
+        is_layer = isinstance(self.layer, keras.Layer)
+        weights = self.layer.get_weights() if is_layer else []
+        new = site.build(copied(self.layer, self.node.name), {}, weights)
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]
         outputs = keras.tree.flatten(self.node.call(new, inputs))
         return [(y, np.ones(c.size)) for y, c in zip(outputs, self.outs, strict=True)]

@@ -1,4 +1,4 @@
-"""The rule of `L0Gate`: it closes channels, and then it is gone."""
+"""The rules of gates: they close channels, and then they are gone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
-from keras_l0.analysis.logic import like, not_, or_
-from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.logic import like, not_, or_, take
+from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.layers import L0Gate
+from keras_l0.layers import L0Gate, L0SharedGate, L0Switch
 
 
 @register_strip_rule(L0Gate)
@@ -27,7 +27,7 @@ class GateRule(Rule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         rank = len(self.node.inputs[0].shape)
         axes = self.layer.gated_axes(rank)
-        self.on_channels = axes == (self.ins[0].axis,)
+        self.on_channels: bool = axes == (self.ins[0].axis,)
         if not self.on_channels:
             self.reason = f"its gates lie on axes {axes}, which hold no channels"
         return [Channels.rest_at_zero(self.ins[0].axis, self.ins[0].atoms)]
@@ -67,6 +67,60 @@ class GateRule(Rule):
         if axis is not None and shape[axis - 1] != 1:
             z = np.compress(x.keep, z, axis=axis - 1)
         return [(scaled(x.tensor, z, self.node.name), x.scale)]
+
+
+@register_strip_rule(L0SharedGate)
+class SharedGateRule(Rule):
+    """Gates that others multiply by: gone, unless something else reads them."""
+
+    @property
+    def gates(self) -> list[Any]:
+        return []  # they belong to the places that multiply by them
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        return [self.ins[0]]
+
+    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        raise ValueError("its gates may be read by `L0Switch` layers only")
+
+
+@register_strip_rule(L0Switch)
+class SwitchRule(GateRule):
+    """A gate on channels whose values are drawn elsewhere."""
+
+    @property
+    def gates(self) -> list[Any]:
+        return [self.node.inputs[1].producer.operation.gate]  # type: ignore[union-attr]
+
+    def per_unit(self, values: Any) -> Any:
+        if self.layer.indices is None:
+            return values
+        return take(values, np.array(self.layer.indices))
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        source = self.node.inputs[1].producer
+        if source is None or not isinstance(source.operation, L0SharedGate):
+            raise Barrier("its gates do not come from an `L0SharedGate`")
+        x = self.ins[0]
+        if self.layer.axis % len(self.node.inputs[0].shape) != x.axis:
+            raise Barrier("its gates lie on an axis that holds no channels")
+        self.on_channels = True
+        return [Channels.rest_at_zero(x.axis, x.atoms)]
+
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        return super().forward(ins[:1], gate)
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        nothing = 0.0 * ins[1].alive
+        return [
+            *super().backward(ins[:1], outs, demands),
+            Demand(nothing, nothing),
+        ]
+
+    def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
+        return [exists, 0.0 * exists]
 
 
 def scaled(x: Any, factor: np.ndarray, name: str) -> Any:

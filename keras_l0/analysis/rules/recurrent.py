@@ -134,7 +134,7 @@ class RecurrentRule(ReadingRule):
         ]
 
     def as_gated(self) -> Rule:
-        rule = super().as_gated()
+        rule = self.at_zero()
         assert isinstance(rule, RecurrentRule)
         # States are tied to the units only if these can go already.
         rule.cuts = self.cuts or (bool(self.holds) and not self.states)

@@ -13,6 +13,7 @@ from keras_l0.analysis.rules.base import (
     GatedBarrierRule,
     Rule,
 )
+from keras_l0.layers.gated import Gated
 
 RULES: dict[type, type[Rule]] = {}
 
@@ -90,7 +91,7 @@ def rule_for(
     if rule_type is None:
         reason = f"no rule for {type(node.operation).__name__}"
         return BarrierRule(node, ins, atoms, reason)
-    if held := _held(node.operation):
+    if held := held_weights(node.operation):
         return BarrierRule(node, ins, atoms, held)
     try:
         rule = rule_type.of(node, ins, atoms)
@@ -98,15 +99,15 @@ def rule_for(
             raise Barrier("it makes a tensor without channels")
     except Barrier as barrier:
         # What other calls use as well could not be told to hold no gate any more.
-        gated = getattr(node.operation, "gates_outputs", False) and not node.shared
-        kind = GatedBarrierRule if gated else BarrierRule
+        gated = getattr(type(node.operation), "call", None) is Gated.call
+        kind = GatedBarrierRule if gated and not node.shared else BarrierRule
         rule = kind(node, ins, atoms, str(barrier))
     if first is not None and rule.shares_weights:
         _share(rule, first, atoms)
     return rule
 
 
-def _held(operation: Any) -> str | None:
+def held_weights(operation: Any) -> str | None:
     """Why the weights of a layer, or of one inside it, are not what they seem."""
     layers: Any = getattr(operation, "_flatten_layers", list)()
     for layer in layers:

@@ -11,8 +11,12 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.graph import Node, Tensor
-from keras_l0.analysis.rules.base import Barrier, BarrierRule, Rule
-from keras_l0.analysis.rules.registry import RULES, register_strip_rule
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.registry import (
+    RULES,
+    register_barrier,
+    register_strip_rule,
+)
 
 
 @register_strip_rule(keras.layers.TimeDistributed)
@@ -24,8 +28,6 @@ class TimeDistributedRule(Rule):
         kind = type(layer).__name__
         if type(layer) not in RULES:
             raise Barrier(f"no rule for the layer that it wraps ({kind})")
-        if getattr(layer, "input_gate", None) is not None:
-            raise Barrier(f"it wraps {kind}, whose gates are in front of it")
         (x,) = self.ins[:1]
         if len(self.ins) > 1:
             raise Barrier("it passes a mask on to the layer that it wraps")
@@ -49,13 +51,12 @@ class TimeDistributedRule(Rule):
         self.inner.calls = self.calls
         self.reason = self.inner.reason
         self.reads_all = getattr(self.inner, "reads_all", True)
-        visible = len(self.node.outputs)
         outs = []
-        for c in self.inner.outs[:visible]:
+        for c in self.inner.outs:
             if c.axis is None:
                 raise Barrier("the layer inside makes no channels")
             outs.append(dataclasses.replace(c, axis=c.axis + 1))
-        return outs + self.inner.outs[visible:]
+        return outs
 
     @property
     def gates(self) -> list[Any]:
@@ -84,10 +85,10 @@ class TimeDistributedRule(Rule):
         if hasattr(self, "inner"):
             self.inner.calls = calls
 
-    def as_gated(self) -> Rule:
-        rule = super().as_gated()
+    def at_zero(self) -> Rule:
+        rule = super().at_zero()
         assert isinstance(rule, TimeDistributedRule)
-        rule.inner = self.inner.as_gated()
+        rule.inner = self.inner.at_zero()
         return rule
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
@@ -152,35 +153,4 @@ def _step(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, shape=shape)
 
 
-@register_strip_rule(keras.layers.Lambda)
-class LambdaRule(BarrierRule):
-    """An arbitrary function: everything stays, and the function is called as it is."""
-
-    reason = "it computes an arbitrary function"
-
-    def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
-        super().__init__(node, ins, atoms, self.reason)
-
-    def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
-        layer = self.layer
-
-        class SameFunction(keras.layers.Lambda):
-            """Makes a Lambda of this function.
-
-            A config holds the function's bytecode, which Keras refuses to read.
-            """
-
-            @classmethod
-            def from_config(cls, config: dict[str, Any], **_: Any) -> Any:
-                return keras.layers.Lambda(
-                    layer.function,
-                    output_shape=layer._output_shape,
-                    mask=layer.mask,
-                    arguments=layer.arguments,
-                    **{key: config[key] for key in ("name", "trainable", "dtype")},
-                )
-
-        def build(_: Any, config: dict[str, Any], weights: list[Any]) -> Any:
-            return site.build(SameFunction, config, weights)
-
-        return super().rewrite(dataclasses.replace(site, build=build))
+register_barrier("it computes an arbitrary function", keras.layers.Lambda)

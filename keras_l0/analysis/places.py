@@ -1,0 +1,290 @@
+"""Where gates can go in a plain model, and what each of them would save.
+
+A gate switches a decision: channels that are tied to each other go together. The
+analysis that strip acts on is asked, with gates put in its way on trial, which
+decisions can be taken at all, and which places it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from keras_l0.analysis.evaluation import Evaluation
+from keras_l0.analysis.facts import Size
+from keras_l0.analysis.graph import Tensor
+from keras_l0.analysis.passes import Analysis, Step
+
+
+@dataclasses.dataclass(eq=False)
+class Place:
+    """Where channels meet gates: behind a tensor, or inside of a layer that has some.
+
+    Attributes:
+        step: The call that makes the channels.
+        tensor: The tensor to multiply; None inside of a layer.
+        slot: The channels, by their number in the analysis.
+        atoms: For each of them the decision that it follows.
+    """
+
+    step: Step
+    tensor: Tensor | None
+    slot: int
+    atoms: np.ndarray
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+    """Units of one or several layers that go together.
+
+    Attributes:
+        places: Where their gates go.
+        atoms: The decisions, in the order of the gates.
+        steps: The calls that make the units.
+        reason: Why they cannot be gated; None if they can.
+        saves: For each decision what its removal saves, the rest being there.
+    """
+
+    places: list[Place]
+    atoms: np.ndarray
+    steps: list[Step]
+    reason: str | None = None
+    saves: list[Size] = dataclasses.field(default_factory=list)
+
+
+def find_groups(analysis: Analysis) -> list[Group]:
+    """The units of a model as groups that share decisions, in graph order."""
+    places = list(_candidates(analysis))
+    members: dict[int, list[Place]] = {}
+    owner: dict[int, int] = {}
+    for number, place in enumerate(places):
+        known = owner.keys() & set(place.atoms.tolist())
+        met = sorted({owner[atom] for atom in known})
+        members[number] = [p for n in met for p in members.pop(n)] + [place]
+        moved = {a for p in members[number] for a in p.atoms.tolist()}
+        owner.update(dict.fromkeys(moved, number))
+    ends = [analysis.atoms(slot) for slot in analysis.output_slots]
+    outputs = set(np.concatenate(ends).tolist())
+    groups = []
+    for found in members.values():
+        atoms = np.unique(np.concatenate([place.atoms for place in found]))
+        group = Group(found, atoms, [place.step for place in found])
+        if outputs & set(atoms.tolist()):
+            last = any(set(s.outs) & set(analysis.output_slots) for s in group.steps)
+            group.reason = (
+                "its units are outputs of the model"
+                if last and len(group.steps) == 1
+                else "its units are tied to outputs of the model"
+            )
+        groups.append(group)
+    return sorted(groups, key=lambda g: places.index(g.places[0]))
+
+
+def settle(analysis: Analysis, groups: Iterable[Group]) -> float:
+    """Says of each group whether it can go, through which places, and what that saves.
+
+    Args:
+        analysis: The model, in which layers that are gated inside have their gates.
+        groups: Those to gate. What they lack is filled in.
+
+    Returns:
+        The share of the kernels outside output layers that the gates reach: what goes
+        when every group is cut to one unit.
+    """
+    trial = _Trial(analysis)
+    groups = [group for group in groups if group.reason is None]
+    cut = trial.cut_to_one(groups)
+    for group in groups:
+        if len(group.atoms) == 1:
+            group.reason = "it has one unit only"
+        elif len(trial.kept(cut, group.places)) == len(group.atoms):
+            group.reason = _held_by(analysis, group)
+    groups = [group for group in groups if group.reason is None]
+    _drop_needless(trial, groups)
+    cut, whole = trial.cut_to_one(groups), trial.cut_to_one([])
+    for group in groups:
+        kept = trial.kept(cut, group.places) - {int(group.atoms[0])}
+        group.saves = trial.savings(whole, group, kept)
+    before = analysis.kernel_params(whole)
+    return 1.0 - analysis.kernel_params(cut) / before if before else 0.0
+
+
+def _candidates(analysis: Analysis) -> Iterable[Place]:
+    """Every place that a gate could take, if nothing spoke against it."""
+    ones = [np.ones(gate.count) for gate in analysis.gates]
+    sizes = analysis.evaluate(ones).sizes
+    readers: dict[int, list[Step]] = {}
+    for step in analysis.steps:
+        for tensor in step.node.inputs:
+            readers.setdefault(tensor.index, []).append(step)
+    for step, size in zip(analysis.steps, sizes, strict=True):
+        if not size.params:
+            continue
+        for slot in analysis.own_units(step):
+            atoms = analysis.atoms(slot)
+            if step.rule.gates and slot == step.units:
+                yield Place(step, None, slot, atoms)
+            elif slot not in step.hidden and analysis.channels[slot].axis is not None:
+                tensor, end = _behind(analysis, readers, step, slot)
+                yield Place(step, tensor, end, atoms)
+
+
+def _behind(
+    analysis: Analysis, readers: Mapping[int, list[Step]], step: Step, slot: int
+) -> tuple[Tensor, int]:
+    """The last tensor that holds a layer's channels, and nothing else, in their order.
+
+    That is behind the normalization, the activation, a pooling or a depthwise
+    convolution that follow: what a closed gate leaves of the channels is then 0, and
+    fewer numbers have to be multiplied.
+    """
+    tensor, atoms = step.node.outputs[step.outs.index(slot)], analysis.atoms(slot)
+    while tensor.consumers == 1 and tensor.index in readers:
+        (reader,) = readers[tensor.index]
+        (after, *others), (end, *more) = reader.node.outputs, reader.outs
+        if (
+            others
+            or more
+            or len(reader.ins) != 1
+            or reader.rule.whole
+            or reader.rule.shares_weights
+            or _elements(after) > _elements(tensor)
+            or analysis.channels[end].axis is None
+            or not np.array_equal(analysis.atoms(end), atoms)
+        ):
+            break
+        tensor, slot = after, end
+    return tensor, slot
+
+
+def _elements(tensor: Tensor) -> int:
+    return math.prod(size or 1 for size in tensor.shape[1:])
+
+
+def _held_by(analysis: Analysis, group: Group) -> str:
+    """Why none of a group's units can go."""
+    for step in (*group.steps, *analysis.steps):
+        touched = (analysis.atoms(slot) for slot in (*step.ins, *step.outs))
+        if step.rule.reason and any(np.isin(a, group.atoms).any() for a in touched):
+            if step in group.steps:
+                return step.rule.reason
+            return f"{step.node.name!r} needs all of its units: {step.rule.reason}"
+    return "all of its units are needed further on"
+
+
+def _drop_needless(trial: _Trial, groups: list[Group]) -> None:
+    """Leaves out places whose units go anyway when those of the others do.
+
+    The channel weights of squeeze-and-excitation, for instance, have nothing to scale
+    when the channels that they scale are closed. A gate on them as well would multiply
+    by its value twice.
+    """
+    for back in range(1, max((len(g.places) for g in groups), default=0) + 1):
+        tried = [(g, g.places[-back]) for g in groups if 1 < len(g.places) >= back]
+        cut = trial.cut_to_one(groups, off=[place for _, place in tried])
+        for group, place in tried:
+            # A gate inside of a layer is what frees its units.
+            if place.tensor is not None and len(trial.kept(cut, [place])) <= 1:
+                group.places.remove(place)
+
+
+class _Trial:
+    """An analysis in which channels can be closed at places that have no gates yet."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        # Behind a gate all that is at rest is 0.
+        self.analysis = analysis.ruled(lambda rule: rule.at_zero())
+        self.ones = [np.ones(gate.count) for gate in analysis.gates]
+
+    def cut_to_one(
+        self, groups: Iterable[Group], off: Collection[Place] = ()
+    ) -> Evaluation:
+        """What is left when all units of each group but one are closed.
+
+        Args:
+            groups: The groups.
+            off: Places without gates.
+        """
+        cut = {
+            slot: (self.analysis.atoms(slot) == group.atoms[0]).astype("float64")
+            for group in groups
+            for place in group.places
+            if place not in off
+            for slot in self._made(place)
+        }
+        return self.analysis.evaluate(self.ones, cut=cut)
+
+    def kept(self, evaluation: Evaluation, places: Iterable[Place]) -> set[int]:
+        """The decisions of which the layers at some places keep a channel."""
+        return {
+            atom
+            for place in places
+            for slot in self._made(place)
+            for atom in self.analysis.atoms(slot)[evaluation.keep[slot] > 0].tolist()
+        }
+
+    def _made(self, place: Place) -> list[int]:
+        """The channels that a place's layer makes and its gates close."""
+        slots = place.step.outs if place.tensor is None else place.step.visible[:1]
+        atoms = self.analysis.atoms
+        return [s for s in slots if np.isin(atoms(s), place.atoms).any()]
+
+    def savings(self, whole: Evaluation, group: Group, kept: set[int]) -> list[Size]:
+        """For each decision of a group how much smaller the model is without it.
+
+        Args:
+            whole: The model as it is.
+            group: The group.
+            kept: Decisions that nothing goes with.
+        """
+        steps = [
+            (step, size)
+            for step, size in zip(self.analysis.steps, whole.sizes, strict=True)
+            if size.params or size.macs
+        ]
+        slots = sorted({slot for step, _ in steps for slot in (*step.ins, *step.outs)})
+        held = {slot: self.analysis.atoms(slot) for slot in slots}
+        touched = [s for s in slots if np.isin(held[s], group.atoms).any()]
+        counts = np.stack(
+            [(held[s][:, None] == group.atoms).sum(axis=0) for s in touched], axis=-1
+        )
+        # Decisions that take equally many channels of each tensor save the same.
+        kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
+        near = [
+            (step, size)
+            for step, size in steps
+            if not set(touched).isdisjoint((*step.ins, *step.outs))
+        ]
+        saved = []
+        for kind in range(len(kinds)):
+            atom = group.atoms[int(np.argmax(kind_of.ravel() == kind))]
+            saved.append(self._saving(whole, near, int(atom)))
+        return [
+            Size(0.0, 0.0) if int(atom) in kept else saved[kind]
+            for atom, kind in zip(group.atoms, kind_of.ravel(), strict=True)
+        ]
+
+    def _saving(
+        self, whole: Evaluation, near: list[tuple[Step, Size]], atom: int
+    ) -> Size:
+        def left(slot: int) -> np.ndarray:
+            return whole.keep[slot] * (self.analysis.atoms(slot) != atom)
+
+        before: dict[int, float] = {}
+        after: dict[int, float] = {}
+        macs = 0.0
+        for step, size in near:
+            less = step.rule.size(
+                [whole.flows[i] for i in step.ins],
+                [left(i) for i in step.ins],
+                [left(i) for i in step.outs],
+            )
+            # Weights that several calls share are counted once.
+            key = id(step.node.operation)
+            before[key] = max(before.get(key, 0.0), float(size.params))
+            after[key] = max(after.get(key, 0.0), float(less.params))
+            macs += float(size.macs) - float(less.macs)
+        return Size(sum(before.values()) - sum(after.values()), macs)

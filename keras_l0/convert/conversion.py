@@ -1,0 +1,249 @@
+"""One model on its way to a gated copy."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import Size
+from keras_l0.analysis.graph import Node, copied, require_finite, trace
+from keras_l0.analysis.passes import Analysis, Step
+from keras_l0.analysis.places import Group, find_groups, settle
+from keras_l0.analysis.rules.registry import held_weights
+from keras_l0.convert.plan import GatedGroup, GatePlan, Ungated
+from keras_l0.convert.selection import Selection, Strengths
+from keras_l0.layers import (
+    GateOptions,
+    L0Gate,
+    L0SharedGate,
+    L0Switch,
+    find_gates,
+    gated_twin,
+)
+from keras_l0.regularizers import L0
+
+
+class Conversion:
+    """One model on its way to a gated copy."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Any,
+        skip: Any,
+        options: GateOptions | None = None,
+        l0: Any = 0.0,
+    ) -> None:
+        require_finite(model)
+        if gates := find_gates(model):
+            raise ValueError(
+                f"`model` must have no gates yet. Received: {model.name!r} with "
+                f"{len(gates)} of them. Strip it first, or add gates to the model that "
+                "it was made from."
+            )
+        self.options = options or GateOptions()
+        self.strengths = Strengths(l0)
+        self.chosen = None if layers is None else Selection("layers", layers)
+        self.skipped = Selection("skip", skip)
+        self.graph = trace(model)
+        # Under the names of their first calls.
+        self.layers: dict[str, Any] = {n.name: n.operation for n in self.graph.nodes}
+        self.strengths.check(self.layers, model)
+        for selection in filter(None, (self.chosen, self.skipped)):
+            selection.check(self.layers, model)
+        # A layer that turns out not to be able to lose units stays as it is.
+        refused: set[int] = set()
+        while True:
+            self.twins: dict[int, Any] = {}
+            self.graph = trace(model)
+            self._gate_inside(refused)
+            self.analysis = Analysis(self.graph)
+            self.groups = find_groups(self.analysis)
+            for group in self.groups:
+                group.reason = group.reason or self._unwanted(group)
+            self.reached = settle(self.analysis, self.groups)
+            again = {
+                self.twins[id(place.step.node.operation)]
+                for group in self.groups
+                for place in group.places
+                if group.reason and place.tensor is None
+            }
+            if not again:
+                break
+            refused |= again
+
+    @property
+    def gated(self) -> list[Group]:
+        return [group for group in self.groups if group.reason is None]
+
+    def _gate_inside(self, refused: set[int]) -> None:
+        """Puts layers that are gated inside in the place of those that can be."""
+        made: dict[int, Any] = {}
+        for node in self.graph.nodes:
+            old = node.operation
+            if id(old) in refused or held_weights(old):
+                continue
+            if id(old) not in made and isinstance(old, keras.Layer):
+                l0 = self.strengths.of_layer(node.name, old)
+                made[id(old)] = gated_twin(old, node.name, self.options, l0)
+            if (twin := made.get(id(old))) is not None:
+                node.operation = twin
+                self.twins[id(twin)] = id(old)
+
+    def _unwanted(self, group: Group) -> str | None:
+        """Why a user's choice leaves a group out."""
+        names = {step.node.name: self._fits(self.skipped, step) for step in group.steps}
+        if all(names.values()):
+            return "it is skipped"
+        if any(names.values()):
+            skips = ", ".join(repr(name) for name, fits in names.items() if fits)
+            return f"its units are tied to those of {skips}, skipped"
+        chosen = self.chosen
+        if chosen and not any(self._fits(chosen, step) for step in group.steps):
+            return "it was not selected"
+        return None
+
+    def _fits(self, selection: Selection, step: Step) -> bool:
+        name = step.node.name
+        return selection.fits(name, self.layers[name])
+
+    def plan(self) -> GatePlan:
+        ones = [np.ones(gate.count) for gate in self.analysis.gates]
+        whole = self.analysis.evaluate(ones)
+        groups = []
+        gated: set[int] = set()
+        for group in self.gated:
+            gated.update(id(step.node.operation) for step in group.steps)
+            saves = Size(*np.mean(group.saves, axis=0).tolist())
+            names = dict.fromkeys(step.node.name for step in group.steps)
+            groups.append(GatedGroup(tuple(names), len(group.atoms), saves))
+        reasons = {
+            id(step): group.reason
+            for group in self.groups
+            for step in group.steps
+            if group.reason
+        }
+        ungated: dict[int, Ungated] = {}
+        for step, size in zip(self.analysis.steps, whole.sizes, strict=True):
+            key = id(step.node.operation)
+            reason = reasons.get(id(step)) or (step.rule.whole and step.rule.reason)
+            weighty = id(step) in reasons or size.macs
+            if size.params and weighty and reason and key not in gated:
+                ungated[key] = Ungated(
+                    step.node.name,
+                    getattr(
+                        step.node.operation, "plain_class", type(step.node.operation)
+                    ).__name__,
+                    round(float(size.params)),
+                    reason,
+                )
+        return GatePlan(
+            model=self.graph.model.name,
+            params=whole.total.whole().params,
+            groups=groups,
+            ungated=list(ungated.values()),
+            reached=self.reached,
+        )
+
+    def build(self, seed: int | None) -> keras.Model:
+        """The gated model."""
+        graph = self.graph
+        names = {node.name for node in graph.nodes}
+        names.update(x._keras_history.operation.name for x in graph.model.inputs)
+        seeds = itertools.count(0 if seed is None else seed)
+
+        def name(wanted: str) -> str:
+            while wanted in names:
+                wanted += "_"
+            names.add(wanted)
+            return wanted
+
+        behind = {
+            place.tensor.index: (group, place)
+            for group in self.gated
+            for place in group.places
+            if place.tensor is not None
+        }
+        inputs = [graph.input_layer(i).output for i in range(len(graph.inputs))]
+        made = {t.index: x for t, x in zip(graph.inputs, inputs, strict=True)}
+        shared: dict[int, Any] = {}
+
+        def gate(x: Any, group: Group, place: Any) -> Any:
+            """The tensor behind its gates."""
+            axis = self.analysis.channels[place.slot].axis
+            axis = -1 if axis == x.ndim - 1 else axis
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            number = next(seeds) if id(group) not in shared else 0
+            settings: dict[str, Any] = {
+                "l0": self._strength(group),
+                "options": self.options,
+                "seed": None if seed is None else number,
+            }
+            order = np.searchsorted(group.atoms, place.atoms)
+            costs = [size.params for size in group.saves]
+            one = sum(p.tensor is not None for p in group.places) == 1
+            label = name(f"{place.step.node.name}_gate")
+            if one and len(set(order)) == len(order):
+                cost = _one_if_equal([costs[i] for i in order])
+                return L0Gate(axis, cost=cost, dtype=dtype, name=label, **settings)(x)
+            if id(group) not in shared:
+                first = group.steps[0].node.name
+                source = L0SharedGate(
+                    len(group.atoms),
+                    cost=_one_if_equal(costs),
+                    dtype="float64" if dtype == "float64" else "float32",
+                    name=name(f"{first}_gates"),
+                    **settings,
+                )
+                shared[id(group)] = source(inputs[0])
+            straight = np.array_equal(order, np.arange(len(group.atoms)))
+            indices = None if straight else order.tolist()
+            switch = L0Switch(axis, indices, dtype=dtype, name=label)
+            return switch(x, shared[id(group)])
+
+        copies: dict[int, Any] = {}
+        for node in graph.nodes:
+            operation = self._copied(node, copies)
+            results = node.call(operation, [made[t.index] for t in node.inputs])
+            for tensor, x in zip(
+                node.outputs, keras.tree.flatten(results), strict=True
+            ):
+                found = behind.get(tensor.index)
+                made[tensor.index] = gate(x, *found) if found else x
+        result = graph.rebuild(inputs, [made[t.index] for t in graph.outputs])
+        for node in graph.nodes:
+            if isinstance(node.operation, keras.Layer):
+                _carry(node.operation, copies[id(node.operation)])
+        return result
+
+    def _strength(self, group: Group) -> L0:
+        names = (step.node.name for step in group.steps)
+        each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
+        return max(each, key=lambda strength: strength.l0)
+
+    def _copied(self, node: Node, copies: dict[int, Any]) -> Any:
+        """The operation of a node, anew."""
+        old = node.operation
+        if id(old) not in copies:
+            if id(old) in self.twins:
+                copies[id(old)] = old
+            elif isinstance(old, keras.Layer):
+                copies[id(old)] = copied(old, node.name)
+            else:
+                return copied(old, node.name)
+        return copies[id(old)]
+
+
+def _carry(old: Any, new: Any) -> None:
+    """Gives a layer the weights of the one that it is a copy of."""
+    if old is not new and old.weights:
+        new.set_weights(old.get_weights())
+        # Layers that adapt to data compute with what they derived from weights.
+        getattr(new, "finalize_state", lambda: None)()
+
+
+def _one_if_equal(costs: list[float]) -> Any:
+    return costs[0] if len(set(costs)) == 1 else costs

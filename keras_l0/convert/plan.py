@@ -1,0 +1,90 @@
+"""What `add_gates` will do to a model, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+from keras_l0.analysis.facts import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedGroup:
+    """Units that share gates.
+
+    Attributes:
+        layers: The names of the layers that make them.
+        units: How many gates there are.
+        saves: What the removal of one unit saves in the whole model, the others being
+            there; where units differ, the mean.
+    """
+
+    layers: tuple[str, ...]
+    units: int
+    saves: Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Ungated:
+    """A layer with units of its own that gets no gates, and why."""
+
+    name: str
+    kind: str
+    params: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GatePlan:
+    """What `keras_l0.add_gates` will do to a model. ``print`` it for the whole story.
+
+    Attributes:
+        model: The model's name.
+        params: The model's parameters.
+        groups: The units that get gates.
+        ungated: The layers that get none, and why.
+        reached: The share of the kernels outside output layers that the gates reach:
+            what goes when every group is cut to one unit.
+    """
+
+    model: str
+    params: int
+    groups: list[GatedGroup]
+    ungated: list[Ungated]
+    reached: float
+
+    def __repr__(self) -> str:
+        gates = sum(group.units for group in self.groups)
+        return (
+            f"<GatePlan of {self.model!r}: {gates:,} gates in {len(self.groups)} "
+            f"groups reach {self.reached:.1%} of the kernels>"
+        )
+
+    def __str__(self) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        text = io.StringIO()
+        console = Console(
+            file=text, width=100, no_color=True, highlight=False, force_jupyter=False
+        )
+        table = Table(box=box.SIMPLE, title=f"Gates for {self.model!r}")
+        table.add_column("units of", overflow="fold")
+        for title in ("gates", "parameters per unit", "MACs per unit"):
+            table.add_column(title, justify="right")
+        for group in self.groups:
+            each = (f"{number:,.0f}" for number in group.saves)
+            table.add_row(" + ".join(group.layers), f"{group.units:,}", *each)
+        console.print(table)
+        for layer in self.ungated:
+            console.print(
+                f"no gates: {layer.name!r} ({layer.kind}, {layer.params:,} "
+                f"parameters): {layer.reason}",
+                markup=False,
+            )
+        console.print(
+            f"The gates reach {self.reached:.1%} of the kernel parameters outside the "
+            "output layers."
+        )
+        return text.getvalue()

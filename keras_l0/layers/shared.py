@@ -1,0 +1,180 @@
+"""One mask for several places: what draws the gates, and what multiplies by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.options import GateOptions
+from keras_l0.regularizers import L0
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0SharedGate(keras.layers.Layer):
+    """Draws gates once a step, for every `L0Switch` that its output is handed to.
+
+    Channels that must go together, such as those of all layers which are added up in a
+    residual stream, need one mask: the same draw in training, and one penalty. In a
+    functional model this layer makes the mask, and each place multiplies by it.
+
+    Args:
+        units: Number of gates.
+        l0: As in `L0Gate`.
+        cost: As in `L0Gate`.
+        options: `GateOptions`.
+        seed: As in `L0Gate`.
+        **kwargs: `name`, `dtype`, `trainable` as for every Keras layer.
+
+    Call arguments:
+        inputs: Any tensor of the model, such as its input. Only its batch size counts.
+        training: Whether to draw the gates (True) or to use their test-time values.
+
+    Output shape:
+        ``(1, units)``; ``(batch, units)`` with noise per example.
+
+    Raises:
+        TypeError: If ``units`` is not an integer, or as `L0Gate` says.
+        ValueError: If ``units`` is not positive, or as `L0Gate` says.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> from keras_l0.layers import L0SharedGate, L0Switch
+        >>> x = keras.Input((4,))
+        >>> z = L0SharedGate(3, l0=1e-4)(x)
+        >>> a = L0Switch()(keras.layers.Dense(3, activation="relu")(x), z)
+        >>> b = L0Switch()(keras.layers.Dense(3, activation="tanh")(x), z)
+        >>> y = keras.layers.Dense(2)(keras.layers.Add()([a, b]))
+        >>> model = keras.Model(x, y)
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> keras_l0.strip(model).count_params()  # 2 of 3 units: 10 + 10 + 6
+        26
+    """
+
+    def __init__(
+        self,
+        units: int,
+        l0: float | L0 = 0.0,
+        cost: float | Sequence[float] = 1.0,
+        options: GateOptions | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(units, bool) or not isinstance(units, (int, np.integer)):
+            raise TypeError(f"`units` must be an integer. Received: units={units!r}")
+        if units < 1:
+            raise ValueError(f"`units` must be positive. Received: units={units}")
+        self.units = int(units)
+        self.gate = L0Gate(
+            -1, l0, cost, options, seed, dtype=self.dtype_policy, name="gate"
+        )
+        self.supports_masking = True
+
+    @property
+    def gates(self) -> list[L0Gate]:
+        """The layer's gates."""
+        return [self.gate]
+
+    def build(self, input_shape: Any) -> None:
+        if not self.gate.built:
+            self.gate.build((None, self.units))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        z = self.gate.values((ops.shape(inputs)[0], self.units), training)
+        return ops.reshape(z, (-1, self.units))
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        each = self.gate.options.noise == "example"
+        shape = (inputs.shape[0] if each else 1, self.units)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        # Time steps of the input are none of the gates'.
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        gate = self.gate.get_config()
+        shared = ("l0", "cost", "options", "seed")
+        return {
+            **super().get_config(),
+            "units": self.units,
+            **{name: gate[name] for name in shared},
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class L0Switch(keras.layers.Layer):
+    """Multiplies the channels of a tensor by gates that an `L0SharedGate` has drawn.
+
+    Args:
+        axis: The axis of the channels, other than 0.
+        indices: For each channel the number of its gate; None if gates and channels
+            are in the same order.
+        **kwargs: `name`, `dtype`, `trainable` as for every Keras layer.
+
+    Call arguments:
+        inputs: A tensor of rank >= 2.
+        gates: The output of an `L0SharedGate`.
+
+    Output shape:
+        That of ``inputs``.
+
+    Raises:
+        ValueError: If there is not one gate for each channel.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> switch = keras_l0.layers.L0Switch(indices=[0, 0, 1])
+        >>> gates = keras.ops.convert_to_tensor([[0.0, 1.0]])
+        >>> y = switch(keras.ops.ones((1, 3)), gates)
+        >>> [float(v) for v in y[0]]
+        [0.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self, axis: int = -1, indices: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.indices = None if indices is None else [int(i) for i in indices]
+        self.supports_masking = True
+
+    def build(self, inputs_shape: Any, gates_shape: Any) -> None:
+        rank = len(inputs_shape)
+        if not (1 <= self.axis < rank or -rank < self.axis <= -1):
+            raise ValueError(
+                f"`axis` of {self.name!r} must be an axis of its input other than 0. "
+                f"Received: axis={self.axis} for an input of shape {inputs_shape}"
+            )
+        channels, count = inputs_shape[self.axis], gates_shape[-1]
+        chosen = range(count) if self.indices is None else self.indices
+        if len(chosen) != channels or not all(0 <= i < count for i in chosen):
+            raise ValueError(
+                f"`indices` of {self.name!r} must name one of {count} gates for each "
+                f"of {channels} channels. Received: {len(chosen)} numbers between "
+                f"{min(chosen)} and {max(chosen)}"
+            )
+        self.built = True
+
+    def call(self, inputs: Any, gates: Any) -> Any:
+        if self.indices is not None:
+            gates = ops.take(gates, np.array(self.indices, "int32"), axis=-1)
+        rank = len(inputs.shape)
+        axis = self.axis % rank
+        shape = [gates.shape[-1] if a == axis else 1 for a in range(1, rank)]
+        # The batch axis of the gates is 1, or as long as that of the input.
+        gates = ops.reshape(gates, (-1, *shape))
+        inputs = ops.cast(inputs, self.compute_dtype)
+        return inputs * ops.cast(gates, inputs.dtype)
+
+    def compute_output_spec(self, inputs: Any, gates: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis, "indices": self.indices}

@@ -1,0 +1,69 @@
+"""For a plain layer the one that is gated inside, with the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttention
+from keras_l0.layers.finding import find_gates
+from keras_l0.layers.options import GateOptions
+from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
+from keras_l0.regularizers import L0
+
+# A gate behind these layers would free nothing: heads are mixed, and units feed back.
+_TWINS: dict[type, Any] = {
+    twin.plain_class: twin
+    for twin in (
+        L0GRU,
+        L0LSTM,
+        L0SimpleRNN,
+        L0GroupQueryAttention,
+        L0MultiHeadAttention,
+    )
+}
+
+
+def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
+    """A copy of a layer with gates inside; None if its gates belong behind it.
+
+    Args:
+        layer: A built layer.
+        name: The name of the copy.
+        options: Of the gates. Recurrent layers draw them once per batch.
+        l0: The strength of their penalty.
+    """
+    config = {**layer.get_config(), "name": name}
+    if type(layer) is keras.layers.Bidirectional:
+        inner = [layer.forward_layer, layer.backward_layer]
+        known = all(type(one) in _TWINS for one in inner)
+        if not known or layer.merge_mode not in ("concat", None):
+            return None
+        for key, one in zip(("layer", "backward_layer"), inner, strict=True):
+            twin = _unbuilt(one, one.get_config(), options, l0)
+            config[key] = keras.saving.serialize_keras_object(twin)
+        new = keras.layers.Bidirectional.from_config(config)
+    elif type(layer) in _TWINS:
+        new = _unbuilt(layer, config, options, l0)
+    else:
+        return None
+    shapes = layer.get_build_config()
+    shapes = list(shapes.get("shapes_dict", shapes).values())
+    # Those of the states that a recurrence starts from are none of its weights'.
+    new.build(*(shapes if hasattr(new, "num_heads") else shapes[:1]))
+    own = {id(w) for gate in find_gates(new) for w in gate.weights}
+    plain = [w for w in new.weights if id(w) not in own]
+    for weight, values in zip(plain, layer.get_weights(), strict=True):
+        weight.assign(values)
+    return new
+
+
+def _unbuilt(
+    layer: Any, config: dict[str, Any], options: GateOptions, l0: L0
+) -> keras.layers.Layer:
+    kind = _TWINS[type(layer)]
+    if issubclass(kind, (L0GRU, L0LSTM, L0SimpleRNN)):
+        options = dataclasses.replace(options, noise="batch")
+    return kind.from_config({**config, "l0": l0, "gate_options": options})

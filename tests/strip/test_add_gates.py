@@ -1,0 +1,40 @@
+"""add_gates on every model that strip is tested on: neutral, and exact to strip."""
+
+import keras
+import numpy as np
+import pytest
+from adversary import batch, check, harden, policy, run
+from models import CASES
+
+import keras_l0
+
+EXACT = {"float64": 1e-12, "float32": 1e-5}
+
+
+def plain(name):
+    """A case's model without its gates, under adversarial weights."""
+    facts = CASES[name]
+    if facts.first and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolutions on the CPU")
+    model = facts.build()
+    if facts.gated:
+        model = keras_l0.strip(model, verify=False)
+    return harden(model, alive=False)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gates_are_neutral_when_open_and_strip_is_exact_when_they_close(name):
+    precision = CASES[name].precision
+    with policy(precision):
+        model = plain(name)
+        before = [w.copy() for w in model.get_weights()]
+        gated = keras_l0.add_gates(model, l0=1e-3)
+        inputs = batch(model)
+        for old, new in zip(run(model, inputs), run(gated, inputs), strict=True):
+            np.testing.assert_allclose(new, old, rtol=EXACT[precision], atol=1e-12)
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(new, old)
+        if not isinstance(model, keras.Sequential):
+            assert gated.output_names == model.output_names
+        harden(gated, alive=False)
+        check(gated, allowed=1e-9 if precision == "float64" else 1e-4)

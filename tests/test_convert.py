@@ -1,0 +1,378 @@
+"""add_gates as its user sees it: where gates go, what they cost, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_l0
+from keras_l0.layers import L0GRU, L0Gate, L0MultiHeadAttention, L0SharedGate, L0Switch
+
+CLOSED, OPEN = -9.0, 9.0
+
+
+def chain():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3), name="image"),
+            layers.Conv2D(6, 3, name="first"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(5, 3, activation="relu", name="second"),
+            layers.GlobalAveragePooling2D(name="mean"),
+            layers.Dense(2, name="classes"),
+        ],
+        name="chain",
+    )
+
+
+def residual():
+    x = keras.Input((8, 8, 3), name="image")
+    stem = layers.Conv2D(4, 3, padding="same", name="stem")(x)
+    h = layers.Conv2D(6, 1, activation="relu", name="wide")(stem)
+    h = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(h)
+    h = layers.BatchNormalization(name="norm")(h)
+    s = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(h)
+    s = layers.Conv2D(2, 1, activation="relu", name="reduce")(s)
+    s = layers.Conv2D(6, 1, activation="sigmoid", name="excite")(s)
+    h = layers.Multiply(name="scaled")([h, s])
+    h = layers.Add(name="sum")([stem, layers.Conv2D(4, 1, name="narrow")(h)])
+    y = layers.Dense(2, name="classes")(layers.GlobalAveragePooling2D(name="mean")(h))
+    return keras.Model(x, y, name="residual")
+
+
+def images(count=4, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 8, 8, 3)).astype("float32")
+
+
+def of_type(model, kind):
+    return {layer.name: layer for layer in model.layers if isinstance(layer, kind)}
+
+
+def penalty(model):
+    return float(sum(model.losses))
+
+
+def test_gates_go_behind_what_follows_a_layer_and_never_on_outputs():
+    names = [layer.name for layer in keras_l0.add_gates(chain()).layers]
+    assert names == [
+        "image", "first", "norm", "relu", "pool", "first_gate",
+        "second", "mean", "second_gate", "classes",
+    ]  # fmt: skip
+
+
+def test_what_is_added_up_shares_a_mask():
+    gated = keras_l0.add_gates(residual())
+    assert {g.count for g in keras_l0.gates(gated)} == {4, 6, 2}
+    assert len(keras_l0.gates(gated)) == 3
+    assert set(of_type(gated, L0SharedGate)) == {"stem_gates"}
+    assert set(of_type(gated, L0Switch)) == {"stem_gate", "narrow_gate"}
+    # Behind the depthwise convolution, and not on what scales it.
+    assert set(of_type(gated, L0Gate)) == {"wide_gate", "reduce_gate"}
+    assert gated.get_layer("wide_gate").input is gated.get_layer("norm").output
+
+
+def test_the_model_is_left_alone():
+    model = residual()
+    model.compile("sgd", "mse")
+    config, weights = model.get_config(), model.get_weights()
+    gated = keras_l0.add_gates(model, l0=1e-3)
+    gated.compile("sgd", "mse")
+    gated.fit(images(), np.zeros((4, 2)), verbose=0)
+    assert model.get_config() == config
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not {id(a) for a in model.layers} & {id(b) for b in gated.layers}
+    # Its own graph is no longer than it was either.
+    assert all(len(layer._inbound_nodes) == 1 for layer in model.layers)
+
+
+def test_weights_are_found_under_the_same_names():
+    model = residual()
+    gated = keras_l0.add_gates(model)
+    assert gated.name == model.name
+    assert [x.name for x in gated.inputs] == [x.name for x in model.inputs]
+    for layer in model.layers:
+        for old, new in zip(
+            layer.get_weights(), gated.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("build", [chain, residual])
+def test_a_gate_costs_what_its_removal_saves(build):
+    """Against strip: the parameters that are there without one unit."""
+    gated = keras_l0.add_gates(build())
+    whole = keras_l0.strip(gated, verify=False).count_params()
+    for gate in keras_l0.gates(gated):
+        costs = np.broadcast_to(gate.cost, gate.count)
+        for unit in range(gate.count):
+            gate.assign_log_alpha(np.where(np.arange(gate.count) == unit, -9.0, 9.0))
+            left = keras_l0.strip(gated, verify=False).count_params()
+            assert whole - left == costs[unit]
+        gate.assign_log_alpha(OPEN)
+
+
+def test_units_that_cost_differently():
+    x = keras.Input((4,))
+    a, b = layers.Dense(2, name="a")(x), layers.Dense(3, name="b")(x)
+    both = layers.Concatenate()([a, b])
+    h = layers.Add()([both, layers.Dense(5, name="c")(x)])
+    y = layers.Dense(2)(layers.Concatenate()([h, layers.Dense(6, name="d")(a)]))
+    gated = keras_l0.add_gates(keras.Model(x, y))
+    stream, other = keras_l0.gates(gated)
+    # In and out of the unit; those of "a" are read by "d" as well.
+    assert stream.cost == [5 + 5 + 2 + 6] * 2 + [5 + 5 + 2] * 3
+    assert other.cost == 2 + 1 + 2
+    assert gated.get_layer("b_gate").indices == [2, 3, 4]
+
+
+def test_penalty_is_charged_once_and_follows_the_probability():
+    gated = keras_l0.add_gates(residual(), l0=0.5)
+    costs = [
+        (np.broadcast_to(g.cost, g.count), np.asarray(g.prob_open).ravel())
+        for g in keras_l0.gates(gated)
+    ]
+    expected = 0.5 * sum(float(np.sum(c * p)) for c, p in costs)
+    gated(images(), training=True)
+    assert penalty(gated) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["batch", "example"])
+def test_all_places_of_a_mask_see_one_draw(noise):
+    x = keras.Input((3,))
+    ones = {"kernel_initializer": "zeros", "bias_initializer": "ones"}
+    a, b = layers.Dense(64, name="a", **ones)(x), layers.Dense(64, name="b", **ones)(x)
+    model = keras.Model(x, layers.Dense(1)(layers.Add(name="sum")([a, b])))
+    options = keras_l0.GateOptions(open_probability=0.6, noise=noise)
+    gated = keras_l0.add_gates(model, gate_options=options, seed=3)
+    places = [gated.get_layer(name).output for name in ("a_gate", "b_gate")]
+    probe = keras.Model(gated.inputs, places)
+    first, second = map(np.asarray, probe(np.ones((5, 3)), training=True))
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) > 3
+    assert (np.ptp(first, axis=0).max() > 0) == (noise == "example")
+    again = np.asarray(probe(np.ones((5, 3)), training=True)[0])
+    assert not np.array_equal(first, again)
+
+
+def test_seeds_make_runs_repeat_and_gates_differ():
+    x = images()
+
+    def run():
+        options = keras_l0.GateOptions(open_probability=0.6)
+        gated = keras_l0.add_gates(chain_with_weights, seed=1, gate_options=options)
+        return np.asarray(gated(x, training=True)), gated
+
+    chain_with_weights = chain()
+    (first, gated), (second, _) = run(), run()
+    np.testing.assert_array_equal(first, second)
+    assert len({gate.seed for gate in keras_l0.gates(gated)}) == 2
+
+
+@pytest.mark.parametrize("copy", ["saved", "cloned"])
+def test_gated_models_are_saved_and_cloned(copy, tmp_path):
+    gated = keras_l0.add_gates(residual(), l0=1e-2)
+    for gate in keras_l0.gates(gated):
+        gate.assign_log_alpha(np.linspace(-3, 3, gate.count))
+    if copy == "saved":
+        gated.save(tmp_path / "gated.keras")
+        other = keras.models.load_model(tmp_path / "gated.keras")
+    else:
+        other = keras.models.clone_model(gated)
+        other.set_weights(gated.get_weights())
+    x = images()
+    np.testing.assert_allclose(gated(x), other(x), rtol=1e-5, atol=1e-6)
+    assert penalty(other) == pytest.approx(penalty(gated))
+    for old, new in zip(keras_l0.gates(gated), keras_l0.gates(other), strict=True):
+        assert old.get_config() == new.get_config()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_dtype_policies(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = residual()
+    finally:
+        keras.config.set_dtype_policy(before)
+    gated = keras_l0.add_gates(model)
+    x = images()
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(keras.ops.cast(m(x), "float32"))
+          for m in (model, gated))
+    )  # fmt: skip
+    assert gated.output.dtype == model.output.dtype
+    gated.compile("sgd", "mse")
+    gated.fit(x, np.zeros((4, 2)), verbose=0)
+
+
+def test_jit():
+    gated = keras_l0.add_gates(residual(), l0=1e-4)
+    gated.compile("adam", "mse", jit_compile=True)
+    history = gated.fit(images(), np.zeros((4, 2)), verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+
+
+def test_recurrent_units_and_heads_are_gated_inside():
+    x = keras.Input((6, 8))
+    h = layers.Dense(8, name="embed")(x)
+    a = layers.MultiHeadAttention(2, 4, name="attend")(h, h)
+    h = layers.GRU(5, name="recur")(layers.Add()([h, a]))
+    model = keras.Model(x, layers.Dense(2)(h))
+    options = keras_l0.GateOptions(noise="example")
+    gated = keras_l0.add_gates(model, l0=1e-3, gate_options=options)
+    assert isinstance(gated.get_layer("attend"), L0MultiHeadAttention)
+    assert isinstance(gated.get_layer("recur"), L0GRU)
+    assert [g.count for g in keras_l0.gates(gated)] == [8, 2, 5]
+    for gate in keras_l0.gates(gated):
+        gate.assign_log_alpha(np.where(np.arange(gate.count) % 2, OPEN, CLOSED))
+    small = keras_l0.strip(gated)
+    assert small.get_layer("recur").units == 2
+    assert small.get_layer("attend").num_heads == 1
+    assert small.get_layer("embed").units == 4
+
+
+def test_shared_layers_and_nested_models():
+    inner = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(6, "relu", name="look")], name="tower"
+    )
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    y = layers.Dense(1, name="same")(layers.Subtract()([inner(left), inner(right)]))
+    model = keras.Model({"l": left, "r": right}, {"same": y})
+    gated = keras_l0.add_gates(model)
+    (gate,) = keras_l0.gates(gated)
+    assert gate.count == 6 and gate.cost == 5 + 1 + 1
+    gate.assign_log_alpha([OPEN, CLOSED, OPEN, CLOSED, CLOSED, OPEN])
+    small = keras_l0.strip(gated)
+    assert small.get_layer("look").units == 3
+    assert set(small.output) == {"same"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["fir*", layers.Conv2D, lambda layer: layer.name == "first", ["first", "second"]],
+)
+def test_selection(choice):
+    gated = keras_l0.add_gates(chain(), layers=choice, skip="second")
+    assert [gate.count for gate in keras_l0.gates(gated)] == [6]
+
+
+def test_selection_by_layer():
+    model = chain()
+    gated = keras_l0.add_gates(model, layers=model.get_layer("second"))
+    assert [gate.count for gate in keras_l0.gates(gated)] == [5]
+
+
+def test_what_is_tied_to_a_skipped_layer_gets_no_gates():
+    plan = keras_l0.plan_gates(residual(), skip="narrow")
+    reasons = {layer.name: layer.reason for layer in plan.ungated}
+    assert reasons["stem"] == "its units are tied to those of 'narrow', skipped"
+    assert {group.layers for group in plan.groups} == {("wide", "excite"), ("reduce",)}
+
+
+def test_strengths_by_layer():
+    strengths = {"first": 1e-3, layers.Conv2D: keras_l0.regularizers.L0(1e-5)}
+    gated = keras_l0.add_gates(chain(), l0=strengths)
+    assert [g.regularizer.l0 for g in keras_l0.gates(gated)] == [1e-3, 1e-5]
+
+
+def test_plan_gates_tells_it_all():
+    model = residual()
+    plan = keras_l0.plan_gates(model)
+    assert plan.reached == pytest.approx(keras_l0.plan(model).reachable)
+    assert plan.params == model.count_params()
+    groups = {group.layers: group for group in plan.groups}
+    assert groups[("stem", "narrow")].units == 4
+    # 27 + 1 into it, 6 from it into "wide"; 6 + 1 into "narrow"; 2 into the classes.
+    assert groups[("stem", "narrow")].saves.params == 28 + 6 + 7 + 2
+    assert [u.name for u in plan.ungated] == ["classes"]
+    text = str(plan)
+    assert "stem + narrow" in text and "outputs of the model" in text
+    assert repr(plan).startswith("<GatePlan of 'residual': 12 gates in 3 groups")
+
+
+def test_held_back_by_a_barrier():
+    x = keras.Input((6,))
+    h = layers.LayerNormalization(name="norm")(layers.Dense(8, name="in")(x))
+    model = keras.Model(x, layers.Dense(2, name="out")(h))
+    plan = keras_l0.plan_gates(model)
+    (reason,) = (u.reason for u in plan.ungated if u.name == "in")
+    assert reason.startswith("'norm' needs all of its units: its mean and variance")
+    with pytest.warns(UserWarning, match="No layer of model .* can be gated"):
+        gated = keras_l0.add_gates(model)
+    assert not keras_l0.gates(gated)
+
+
+def test_transfer_learning():
+    """Gates on frozen layers learn, the layers do not."""
+    model = chain()
+    model.get_layer("first").trainable = False
+    gated = keras_l0.add_gates(model, l0=1.0)
+    assert not gated.get_layer("first").trainable
+    before = gated.get_layer("first").get_weights()
+    gated.compile(keras.optimizers.Adam(0.1), "mse")
+    gated.fit(images(), np.zeros((4, 2)), epochs=2, verbose=0)
+    np.testing.assert_array_equal(before[0], gated.get_layer("first").get_weights()[0])
+    assert float(np.max(keras_l0.gates(gated)[0].log_alpha)) < 3.5
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (lambda: 3, {}, TypeError, "`model` must be a Keras model"),
+        (Subclassed, {}, ValueError, "Rebuild it as"),
+        (lambda: keras_l0.add_gates(chain()), {}, ValueError, "no gates yet"),
+        (chain, {"l0": -1}, ValueError, "`l0` must be .*>= 0"),
+        (chain, {"l0": "much"}, TypeError, "`l0`"),
+        (chain, {"l0": {"fist": 1e-3}}, ValueError, "`l0` must fit layers of 'chain'"),
+        (chain, {"layers": "fist"}, ValueError, "`layers` must fit layers of 'chain'"),
+        (chain, {"skip": [layers.LSTM]}, ValueError, "`skip` must fit layers of"),
+        (chain, {"layers": 3}, TypeError, "`layers` must be a name, a pattern"),
+        (chain, {"layers": [3]}, TypeError, "`layers` must hold names, patterns"),
+        (chain, {"gate_options": 3}, TypeError, "Gate options must be"),
+        (chain, {"seed": 0.5}, TypeError, "`seed` must be an integer or None"),
+    ],
+)
+def test_bad_input(make, options, error, message):
+    model = make()
+    with pytest.raises(error, match=message):
+        keras_l0.add_gates(model, **options)
+
+
+def test_not_built():
+    with pytest.raises(ValueError, match="must be built"):
+        keras_l0.add_gates(keras.Sequential([layers.Dense(3)]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: L0SharedGate(2.5), TypeError, "`units` must be an integer"),
+        (lambda: L0SharedGate(0), ValueError, "`units` must be positive"),
+        (lambda: L0Switch(axis=0).build((None, 3), (1, 3)), ValueError, "`axis` of"),
+        (lambda: L0Switch().build((None, 3), (1, 4)), ValueError, "`indices` of"),
+        (
+            lambda: L0Switch(indices=[0, 5, 1]).build((None, 3), (1, 3)),
+            ValueError,
+            "one of 3 gates for each of 3 channels",
+        ),
+    ],
+)
+def test_bad_arguments_of_the_layers(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_gates_that_something_else_reads_are_refused():
+    x = keras.Input((3,))
+    z = L0SharedGate(3, name="mask")(x)
+    model = keras.Model(x, layers.Add()([L0Switch()(layers.Dense(3)(x), z), z]))
+    with pytest.raises(RuntimeError, match="may be read by `L0Switch` layers only"):
+        keras_l0.strip(model)
