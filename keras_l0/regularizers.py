@@ -51,7 +51,7 @@ class L0(keras.regularizers.Regularizer):
         0.8318
         >>> both = keras_l0.regularizers.L0(0.5, l2=0.1)
         >>> round(float(both([0.0, 0.0], squares=[3.0, 1.0])), 4)  # + 0.1 * 4 * .8318
-        1.1645
+        1.1646
         >>> keras_l0.regularizers.L0.aic(1000).l0
         0.001
     """

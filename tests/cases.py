@@ -1,6 +1,7 @@
 """One case per gated layer."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ class Case:
     kernel, ``regularizer`` the argument for its penalty, and ``by_unit`` turns it so
     that units lie on the last axis. ``vocabulary``: inputs are indices below a third.
     ``behind``: the gate multiplies the plain layer's output, and does not act inside.
+    ``shape``: that of the gates, if they are not one per unit; ``units`` counts them.
     """
 
     cls: type
@@ -37,6 +39,12 @@ class Case:
     vocabulary: int | None = None
     behind: bool = True
     noise: str = "example"
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def name(self):
+        grain = self.arguments.get("granularity")
+        return f"{self.cls.__name__}-{grain}" if grain else self.cls.__name__
 
     def gated(self, **kwargs):
         return self.cls(**{**self.arguments, **kwargs})
@@ -45,7 +53,9 @@ class Case:
         return next(c for c in self.cls.__mro__ if c.__module__.startswith("keras."))
 
     def plain(self, **kwargs):
-        return self.plain_class()(**{**self.arguments, **kwargs})
+        arguments = {**self.arguments, **kwargs}
+        arguments.pop("granularity", None)
+        return self.plain_class()(**arguments)
 
     def bias(self, use_bias):
         """Arguments for a layer with or without a bias."""
@@ -65,7 +75,8 @@ class Case:
 
     def log_alphas(self):
         """Closed, half open and open units, none at 0."""
-        return np.linspace(-4, 4.5, self.units).astype("float32")
+        values = np.linspace(-4, 4.5, self.units).astype("float32")
+        return values.reshape(self.shape or (self.units,))
 
     def model(self, *layers):
         """The layers in a row, between an input and a Dense(2)."""
@@ -183,6 +194,33 @@ CASES = {
         _convolution("SeparableConv{}D", 2, 2, **_SEPARABLE),
     )
 }
+
+
+def _granular(cls, granularity, shape, cost):
+    """The case of a layer whose gates switch something other than units."""
+    case = CASES[cls]
+    inputs = granularity == "inputs"
+    return dataclasses.replace(
+        case,
+        arguments={**case.arguments, "granularity": granularity},
+        shape=shape,
+        units=math.prod(shape),
+        cost=cost,
+        cost_without_bias=cost,
+        behind=False,
+        noise="example" if inputs else "batch",
+    )
+
+
+# Of each granularity some; tests/test_granularity.py has more.
+GRANULAR = (
+    _granular(keras_l0.layers.L0Dense, "inputs", (3,), 5),
+    _granular(keras_l0.layers.L0Dense, "weights", (3, 5), 1),
+    _granular(keras_l0.layers.L0EinsumDense, "weights", (3, 2, 5), 1),
+    _granular(keras_l0.layers.L0Conv2D, (2, 1), (2, 3, 2, 2), 2),
+    _granular(keras_l0.layers.L0Conv1DTranspose, (1, 2), (3, 4, 1), 2),
+    _granular(keras_l0.layers.L0Conv3D, "inputs", (2,), 3 * 2 * 4),
+)
 
 
 # Their gates are inside: tests/test_gated_attention.py.

@@ -21,7 +21,8 @@ class Channels:
         atoms: For each channel the decision that keeps it, as an integer. Channels with
             the same atom go together.
         rest: For each channel its value when it is at rest (see `Flow`).
-        width: How many features one channel stands for, such as those of a head.
+        width: How many features one channel stands for, such as those of a head; 0 for
+            a single weight, which is none.
     """
 
     axis: int | None

@@ -182,6 +182,15 @@ def trace(model: keras.Model) -> Graph:
             for source in sources:
                 source.consumers += 1
             name = unused(operation.name, prefix)
+            if (gate := getattr(operation, "input_gate", None)) is not None:
+                # In front of the layer: a call of its own, on the layer's input.
+                (x,) = sources
+                gated = dataclasses.replace(x, index=len(tensors), consumers=1)
+                tensors.append(gated)
+                front = unused(f"{operation.name}_gate", prefix)
+                gated.producer = Node(front, gate, sources, [gated], _call=call)
+                nodes.append(gated.producer)
+                sources = [gated]
             node = Node(name, operation, sources, results, _call=call)
             nodes.append(node)
             for result in results:

@@ -48,6 +48,14 @@ def any_(a: Any) -> Any:
     return symbolic.any(a) if xp is symbolic else 1.0 - xp.prod(1.0 - a, keepdims=True)
 
 
+def rows_any(a: Any, rows: int) -> Any:
+    """Whether any element is true, for each of equally many elements in a row."""
+    xp = namespace(a)
+    if xp is symbolic:
+        return symbolic.rows_any(a, rows)
+    return 1.0 - xp.prod(1.0 - xp.reshape(a, (rows, -1)), axis=1)
+
+
 def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
     """For each group the largest of its elements, an idempotent "or".
 

@@ -251,9 +251,10 @@ class Analysis:
         for slot in itertools.chain(*map(self.own_units, self.steps)):
             atoms = self.atoms(slot)
             kept = int(decided[atoms].sum())
-            if not exists[slot][0] or not kept:
+            width = self.channels[slot].width
+            if not exists[slot][0] or not kept or not width:
                 continue
-            unit = self.round_to // math.gcd(self.round_to, self.channels[slot].width)
+            unit = self.round_to // math.gcd(self.round_to, width)
             wanted = -(-max(kept, self.min_units) // unit) * unit
             closed = atoms[decided[atoms] == 0]
             decided[closed[: max(0, wanted - kept)]] = 1.0

@@ -171,6 +171,16 @@ class _Machine:
         closed = self.xp.maximum(1.0 - args[0], 1e-6)
         return [slope * self.xp.prod(closed, keepdims=True) / closed]
 
+    def rows_any(self, args: list[Any], data: int) -> Any:
+        rows = self.xp.reshape(args[0], (data, -1))
+        return 1.0 - self.xp.prod(1.0 - rows, axis=1)
+
+    def rows_any_slopes(self, args: list[Any], data: int, y: Any, slope: Any) -> Any:
+        closed = self.xp.maximum(1.0 - self.xp.reshape(args[0], (data, -1)), 1e-6)
+        others = self.xp.prod(closed, axis=1, keepdims=True) / closed
+        slopes = self.xp.reshape(slope, (-1, 1)) * others
+        return [self.xp.reshape(slopes, (-1,))]
+
     def sum(self, args: list[Any], data: Any) -> Any:
         return self.xp.sum(args[0], keepdims=True)
 

@@ -236,6 +236,11 @@ class symbolic:
         return left.tape.compute("any", left, size=1)
 
     @staticmethod
+    def rows_any(a: Symbol, rows: int) -> Any:
+        """`logic.rows_any`."""
+        return a.tape.compute("rows_any", a, data=rows, size=rows)
+
+    @staticmethod
     def sum(a: Symbol) -> Any:
         left = a.unknown
         varying = a.tape.compute("sum", left, size=1)

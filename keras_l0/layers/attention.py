@@ -26,6 +26,10 @@ class _GatedHeads(_Base):
         raise NotImplementedError
 
     @property
+    def gates_outputs(self) -> bool:
+        return False
+
+    @property
     def gated_axis(self) -> int:
         return -len(self.head_shape)
 
@@ -35,8 +39,8 @@ class _GatedHeads(_Base):
         super(Gated, self).build(query_shape, value_shape, key_shape)
         if not self.gate.built:
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
-            self.gate.cost = switched / self.head_shape[0]
             self.gate.build((*query_shape[:-1], *self.head_shape))
+            self.gate.cost = switched / self.gate.count
 
     def switched_weights(self) -> list[Any]:
         # The output's bias is there whichever heads are.
@@ -69,10 +73,10 @@ class _GatedHeads(_Base):
 
         # Between the projections, which rematerialize on their own. What is drawn, as
         # for dropout, would be drawn once more.
-        if self._remat_mode is not None and not (training and self._dropout_layer.rate):
-            remat = super(Gated, self).rematerialized_call
-            attend = remat(attend, query, key, value)
-        output, *scores = attend(query, key, value)
+        if training and self._dropout_layer.rate:
+            output, *scores = attend(query, key, value)
+        else:
+            output, *scores = self.rematerialized(attend, query, key, value)
         shape = ops.shape(output)
         heads = ops.reshape(output, (*shape[:-2], *self.head_shape))
         output = ops.reshape(self.gate(heads, training=training), shape)

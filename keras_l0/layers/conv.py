@@ -8,10 +8,11 @@ import keras
 from keras import ops
 
 from keras_l0.layers.gated import Gated
+from keras_l0.layers.granular import Granular
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv1D(Gated, keras.layers.Conv1D):
+class L0Conv1D(Granular, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,
@@ -29,7 +30,7 @@ class L0Conv1D(Gated, keras.layers.Conv1D):
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv2D(Gated, keras.layers.Conv2D):
+class L0Conv2D(Granular, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,
@@ -47,7 +48,7 @@ class L0Conv2D(Gated, keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Conv3D(Gated, keras.layers.Conv3D):
+class L0Conv3D(Granular, keras.layers.Conv3D):
     """`keras.layers.Conv3D` with one gate per filter, behind its activation.
 
     A filter switches its part of the kernel and its bias. Inputs are of shape ``(batch,
@@ -64,11 +65,15 @@ class L0Conv3D(Gated, keras.layers.Conv3D):
     """
 
 
-class GatedTranspose(Gated):
+class GatedTranspose(Granular):
     """Mixin: a layer whose kernel is ``(..., units, in)``."""
 
+    @property
+    def kernel_axes(self) -> tuple[int, int]:
+        return self.kernel_rank - 2, self.kernel_rank - 1
+
     def by_unit(self, weight: Any) -> Any:
-        if len(weight.shape) > 1:
+        if self.granularity == "units" and len(weight.shape) > 1:
             weight = ops.swapaxes(weight, -1, -2)
         return super().by_unit(weight)
 

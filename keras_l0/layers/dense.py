@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_l0.layers.gated import Gated
+from keras_l0.layers.granular import Granular
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0Dense(Gated, keras.layers.Dense):
+class L0Dense(Granular, keras.layers.Dense):
     """`keras.layers.Dense` with one gate per unit, behind its activation.
 
     A unit switches its column of the kernel and its bias. Inputs are of shape
@@ -19,4 +19,8 @@ class L0Dense(Gated, keras.layers.Dense):
         (2, 4)
         >>> layer.gate.cost  # three weights and a bias
         4.0
+        >>> layer = keras_l0.layers.L0Dense(4, granularity="inputs", l0=1e-5)
+        >>> layer.build((None, 3))
+        >>> layer.gate.count, layer.gate.cost
+        (3, 4.0)
     """

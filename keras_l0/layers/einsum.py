@@ -8,11 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_l0.layers.gated import Gated
+from keras_l0.layers.granular import Granular
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0EinsumDense(Gated, keras.layers.EinsumDense):
+class L0EinsumDense(Granular, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense` with one gate per unit, behind its activation.
 
     Units are the one axis of the output that the kernel alone makes; if it makes
@@ -31,7 +31,7 @@ class L0EinsumDense(Gated, keras.layers.EinsumDense):
     """
 
     @property
-    def gated_axis(self) -> int:
+    def channel_axis(self) -> int:
         unit = unit_label(self.equation)
         if unit is None:
             raise ValueError(
@@ -39,10 +39,38 @@ class L0EinsumDense(Gated, keras.layers.EinsumDense):
                 "that the kernel alone makes, or several of which one is the last. "
                 f"Received: equation={self.equation!r}"
             )
-        _, _, target = _sides(self.equation)
-        # What an ellipsis stands for is known on the other side of it only.
-        axis = target.replace("...", ".").index(unit)
-        return axis - len(target.replace("...", ".")) if target[0] == "." else axis
+        return _axis(_sides(self.equation)[2], unit)
+
+    @property
+    def input_axis(self) -> int:
+        return _axis(_sides(self.equation)[0], self._input_label)
+
+    @property
+    def kernel_rank(self) -> int:
+        return len(_sides(self.equation)[1])
+
+    @property
+    def kernel_axes(self) -> tuple[int, int]:
+        kernel = _sides(self.equation)[1]
+        unit = unit_label(self.equation)
+        if unit is None:
+            raise ValueError(
+                f"`equation` of {self.name!r} must have units for blocks of weights. "
+                f"Received: equation={self.equation!r}"
+            )
+        return kernel.index(unit), kernel.index(self._input_label)
+
+    @property
+    def _input_label(self) -> str:
+        source, kernel, target = _sides(self.equation)
+        summed = [c for c in kernel if c in source and c not in target]
+        if len(summed) != 1:
+            raise ValueError(
+                f"`equation` of {self.name!r} must sum over one axis of the input, "
+                "which then holds the channels that gates switch. "
+                f"Received: equation={self.equation!r}"
+            )
+        return summed[0]
 
     def build(self, input_shape: Any) -> None:
         self._rank = len(self.compute_output_shape(input_shape))
@@ -55,6 +83,8 @@ class L0EinsumDense(Gated, keras.layers.EinsumDense):
         return weights if per_unit else [w for w in weights if w is not self.bias]
 
     def by_unit(self, weight: Any) -> Any:
+        if self.granularity != "units":
+            return super().by_unit(weight)
         if weight is self.bias:
             # It lies on the last axes of the output.
             axis = self.gate.gated_axes(self._rank)[0] - self._rank
@@ -70,6 +100,13 @@ def unit_label(equation: str) -> str | None:
     if len(made) > 1 and target[-1] in made:
         return target[-1]
     return made[0] if len(made) == 1 else None
+
+
+def _axis(labels: str, label: str) -> int:
+    """Where a label is: what an ellipsis stands for is known on its other side only."""
+    places = labels.replace("...", ".")
+    axis = places.index(label)
+    return axis - len(places) if places[0] == "." else axis
 
 
 def _sides(equation: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -20,7 +22,7 @@ Takes every argument of `keras.layers.{name}`, and:
 Args:
     l0: Strength of the penalty per parameter, a float >= 0 or a
         `regularizers.L0`.
-    gate_options: `GateOptions`.
+    gate_options: `GateOptions`.{arguments}
 
 Call arguments:
     inputs: What `keras.layers.{name}` takes.
@@ -54,6 +56,8 @@ class Gated(_Layer):
     """
 
     plain_class: type[keras.layers.Layer]
+    # Further arguments, by name: default, type, and what the docstring says of them.
+    gate_arguments: dict[str, tuple[Any, Any, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,17 +65,18 @@ class Gated(_Layer):
         if cls.plain_class is object:  # a mixin, to be mixed into a layer
             return
         if cls.__doc__ and cls.__module__.startswith(__package__):
-            cls.__doc__ = _completed(cls.__doc__, cls.plain_class)
+            cls.__doc__ = _completed(cls)
         # The layer's own arguments first, as Keras spells them in this version.
         signature = inspect.signature(cls.plain_class)
         extra = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
             )
-            for name, default, hint in (
-                ("l0", 0.0, float | L0),
-                ("gate_options", None, GateOptions | None),
-            )
+            for name, (default, hint, _) in {
+                "l0": (0.0, float | L0, ""),
+                "gate_options": (None, GateOptions | None, ""),
+                **cls.gate_arguments,
+            }.items()
         ]
         own = list(signature.parameters.values())
         last = [p for p in own if p.kind is p.VAR_KEYWORD]
@@ -102,8 +107,13 @@ class Gated(_Layer):
         self.gate.squares = self.squares
 
     @property
-    def gated_axis(self) -> int:
-        """The axis of the output that holds the units."""
+    def gated_axis(self) -> int | tuple[int, ...]:
+        """The axis of `gated_shape` that holds the units."""
+        return self.channel_axis
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis that holds the channels, of the inputs as of the outputs."""
         if getattr(self, "data_format", None) == "channels_first":
             return 1
         return -1
@@ -113,14 +123,18 @@ class Gated(_Layer):
         """The layer's gates."""
         return [self.gate]
 
+    @property
+    def gates_outputs(self) -> bool:
+        """Whether the gate multiplies what the plain layer returns."""
+        return True
+
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if not self.gate.built:
-            output_shape = self.gated_shape(input_shape)
-            units = output_shape[self.gated_axis]
+            shape = self.gated_shape(input_shape)
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
-            self.gate.cost = switched / units
-            self.gate.build(output_shape)
+            self.gate.build(shape)
+            self.gate.cost = switched / self.gate.count
 
     def switched_weights(self) -> list[Any]:
         """The layer's weights of which each unit has an equal part."""
@@ -147,10 +161,16 @@ class Gated(_Layer):
         return self.compute_output_shape(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        plain = super().call
+        return self.gate(self.rematerialized(super().call, inputs), training=training)
+
+    def rematerialized(self, plain: Any, *args: Any) -> Any:
+        """What ``plain`` makes of tensors, computed once more for the gradient.
+
+        Only if the layer was made in a `keras.RematScope`.
+        """
         if self._remat_mode is not None:
-            plain = super().rematerialized_call(plain, inputs)
-        return self.gate(plain(inputs), training=training)
+            plain = super().rematerialized_call(plain, *args[:1])
+        return plain(*args)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         # `call` rematerializes the plain layer only: see the gate.
@@ -178,7 +198,21 @@ class Gated(_Layer):
         return super().get_config()
 
 
-def _completed(docstring: str, plain: type) -> str:
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Lets a layer compute with another value of an attribute, past its tracker."""
+    before = owner.__dict__[name]
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        owner.__dict__[name] = before
+
+
+def _completed(cls: type[Gated]) -> str:
     """The docstring of a gated layer with the part that is the same for all."""
-    common = _COMMON.format(name=plain.__name__)
-    return inspect.cleandoc(docstring).replace("Example:", common, 1) + "\n"
+    arguments = "".join(
+        f"\n    {n}: {text}" for n, (*_, text) in cls.gate_arguments.items()
+    )
+    common = _COMMON.format(name=cls.plain_class.__name__, arguments=arguments)
+    return inspect.cleandoc(cls.__doc__ or "").replace("Example:", common, 1) + "\n"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_l0.layers.gated import Gated
+from keras_l0.layers.gated import Gated, replaced
 
 
 class GatedRecurrent(Gated):
@@ -32,6 +30,10 @@ class GatedRecurrent(Gated):
         self._fused = getattr(self, "use_cudnn", None)
         self.use_cudnn = False
 
+    @property
+    def gates_outputs(self) -> bool:
+        return False
+
     def switched_weights(self) -> list[Any]:
         return self.cell.weights
 
@@ -48,24 +50,13 @@ class GatedRecurrent(Gated):
         z = self.gate.values((None, self.cell.units), training)
         kernel = ops.cast(self.cell.recurrent_kernel, self.compute_dtype)
         with (
-            _replaced(self.cell, "recurrent_kernel", kernel * z[:, None]),
-            _replaced(self, "use_cudnn", self._fused),
+            replaced(self.cell, "recurrent_kernel", kernel * z[:, None]),
+            replaced(self, "use_cudnn", self._fused),
         ):
             outputs = super(Gated, self).call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         return keras.tree.map_structure(lambda y: y * ops.cast(z, y.dtype), outputs)
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Lets a layer compute with another value of an attribute, past its tracker."""
-    before = owner.__dict__[name]
-    owner.__dict__[name] = value
-    try:
-        yield
-    finally:
-        owner.__dict__[name] = before
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")

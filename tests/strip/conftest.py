@@ -2,6 +2,7 @@ import pathlib
 
 import models_conv  # noqa: F401
 import models_decided  # noqa: F401
+import models_granular  # noqa: F401
 import models_heads  # noqa: F401
 import models_operations  # noqa: F401  (it adds its models to the registry)
 import models_sequence  # noqa: F401

@@ -11,6 +11,7 @@ from moves_shapes import ShapeMoves
 
 import keras_l0
 from keras_l0.layers import L0Dense, L0Gate
+from keras_l0.layers.granular import Granular
 
 FUNCTIONS = (
     None, None, "relu", "relu", "sigmoid", "leaky_relu", "softplus", "tanh", "elu",
@@ -110,12 +111,20 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
         gated = getattr(keras_l0.layers, f"L0{kind.__name__}", kind)
         return gated if r.random() < 0.4 else kind
 
+    def grain(self, kind, r, groups=1):
+        """What the gates of a layer switch, if it is one that offers a choice."""
+        choices = ("units",) * 3 + ("inputs", "weights", (1, 2), (2, 2))
+        if issubclass(kind, Granular) and groups == 1:
+            return {"granularity": r.choice(choices)}
+        return {}
+
     def function(self, r):
         return r.choice(FUNCTIONS)
 
     def dense(self, x, r, kind=layers.Dense):
         bias = r.random() < 0.6
-        return kind(r.randint(1, 5), self.function(r), use_bias=bias)(x)
+        grain = self.grain(kind, r)
+        return kind(r.randint(1, 5), self.function(r), use_bias=bias, **grain)(x)
 
     def gated_dense(self, x, r):
         return self.dense(x, r, L0Dense)
@@ -187,7 +196,8 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
         equation, shape, axes = r.choice(choices)
         bias = axes if r.random() < 0.6 else None
         kind = self.twin(layers.EinsumDense, r)
-        return kind(equation, shape, self.function(r), bias)(x)
+        grain = self.grain(kind, r)
+        return kind(equation, shape, self.function(r), bias, **grain)(x)
 
     def spectral(self, x, r):
         inner = layers.Dense(r.randint(1, 4), self.function(r))

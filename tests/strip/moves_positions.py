@@ -27,13 +27,14 @@ class PositionMoves:
     def convolution(self, x, r):
         size, options = self.window(x, r)
         kind = self.twin(self.kind("Conv", x), r)
-        return kind(r.randint(1, 5), size, **options)(x)
+        return kind(r.randint(1, 5), size, **options, **self.grain(kind, r))(x)
 
     def gated_conv(self, x, r):
         size, options = self.window(x, r)
         groups = r.choice([n for n in (1, 1, 2, 3) if x.shape[-1] % n == 0])
         filters = groups * r.randint(1, 3)
-        return L0Conv2D(filters, size, groups=groups, **options)(x)
+        grain = self.grain(L0Conv2D, r, groups)
+        return L0Conv2D(filters, size, groups=groups, **options, **grain)(x)
 
     def grouped(self, x, r):
         size, options = self.window(x, r)
@@ -68,9 +69,9 @@ class PositionMoves:
         options["activation"] = self.function(r)
         kind = self.kind("Conv", x).__name__ + "Transpose"
         bias = r.random() < 0.6
-        return self.twin(getattr(layers, kind), r)(
-            r.randint(1, 4), r.randint(1, 3), use_bias=bias, **options
-        )(x)
+        kind = self.twin(getattr(layers, kind), r)
+        options |= self.grain(kind, r)
+        return kind(r.randint(1, 4), r.randint(1, 3), use_bias=bias, **options)(x)
 
     def pool(self, x, r):
         if len(x.shape) == 5:

@@ -94,8 +94,12 @@ class Rule:
 
     @property
     def gates(self) -> list[Any]:
-        """The `L0Gate`s of this call, in the order of the units that they switch."""
-        return list(getattr(self.layer, "gates", ()))
+        """The `L0Gate`s of this call, in the order of the units that they switch.
+
+        One in front of the layer is a call of its own: see `trace`.
+        """
+        front = getattr(self.layer, "input_gate", None)
+        return [g for g in getattr(self.layer, "gates", ()) if g is not front]
 
     def per_unit(self, values: Any) -> Any:
         """What each unit that the call switches has of its gates' values.

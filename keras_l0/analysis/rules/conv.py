@@ -112,8 +112,8 @@ class ConvTransposeRule(Producer):
     def weights(self, n_in: Any, n_out: Any) -> Any:
         return math.prod(self.layer.kernel_size) * n_in * n_out
 
-    def kernel(self) -> np.ndarray:
-        return np.swapaxes(super().kernel(), -1, -2)
+    def unpacked(self, kernel: np.ndarray) -> np.ndarray:
+        return np.swapaxes(kernel, -1, -2)
 
     def pack(self, kernel: np.ndarray) -> np.ndarray:
         return np.swapaxes(kernel, -1, -2)

@@ -24,7 +24,12 @@ from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_, count
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
-from keras_l0.analysis.rules.reading import ReadingRule, float64
+from keras_l0.analysis.rules.reading import (
+    ReadingRule,
+    float64,
+    kernel_of,
+    weight_gates,
+)
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0EinsumDense
 from keras_l0.layers.einsum import unit_label
@@ -73,12 +78,13 @@ class EinsumDenseRule(ReadingRule):
         # A bias takes up constants if it has all axes of what the kernel makes of one.
         axes = set(layer.bias_axes or "")
         self.folds = {c for c in kernel if c != channel} <= axes
+        weights = weight_gates(layer, atoms)
         if unit is None:
-            return [opaque(y.shape, atoms)]
+            return [opaque(y.shape, atoms), *weights]
         axis = target.index(unit)
         units = y.shape[axis]
         assert units is not None
-        return [Channels.rest_at_zero(axis, atoms.new(units))]
+        return [Channels.rest_at_zero(axis, atoms.new(units)), *weights]
 
     @property
     def absorbs_factor(self) -> bool:
@@ -86,8 +92,22 @@ class EinsumDenseRule(ReadingRule):
         homogeneous = self.activation.homogeneous and self.unit is not None
         return homogeneous and reaches and not self.shares_weights
 
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        (y, *weights) = super().forward(ins, None if self.outs[1:] else gate)
+        return [y, *(Flow(gate, 0.0 * gate) for _ in weights)]
+
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        return super().claims(flows, outs) if self.unit is None else outs
+        y, *weights = outs
+        return [*super().claims(flows, [y]), *weights] if self.unit is None else outs
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        return super().backward(ins, outs[:1], demands[:1])
+
+    def scale(self, site: Site) -> np.ndarray:
+        """What the units are multiplied by, if not their weights."""
+        return site.factor if self.outs[1:] else site.scale
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         layer = self.layer
@@ -107,12 +127,12 @@ class EinsumDenseRule(ReadingRule):
         return Size(weights + bias, weights * _applications(self.node))
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.scale == 0, 0.0, np.nan)]
+        return [np.where(self.scale(site) == 0, 0.0, np.nan)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         layer, keep = self.layer, site.keep[0]
         _, axes, target = self.labels
-        kernel = float64(layer.kernel)
+        kernel = kernel_of(layer).astype("float64")
         bias, bias_axes = None, ""
         if layer.bias is not None:
             bias = float64(layer.bias)
@@ -126,7 +146,7 @@ class EinsumDenseRule(ReadingRule):
                 bias = bias + _aligned(
                     offset, axes.replace(self.channel, ""), bias_axes
                 )
-        scale = site.scale
+        scale = self.scale(site)
         kind, config = self.plain()
         if self.unit is not None:
             column = axes.index(self.unit)
@@ -211,6 +231,8 @@ class PerChannelRule(ElementwiseRule):
 def _keeps_channels(node: Node, axis: int | None) -> bool:
     """Whether an equation gives each channel of its input weights of its own."""
     layer = node.operation
+    if getattr(layer, "block", None):  # which gates close, one by one
+        return False
     source, kernel, target = labels(layer.equation, len(node.inputs[0].shape))
     if axis is None or source[axis] not in kernel or source[axis] not in target:
         return False

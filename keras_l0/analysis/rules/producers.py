@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
@@ -26,18 +25,19 @@ from keras_l0.analysis.logic import (
     like,
     not_,
     or_,
+    rows_any,
     take,
 )
 from keras_l0.analysis.rules.base import Rule
-from keras_l0.analysis.rules.reading import float64
+from keras_l0.analysis.rules.reading import float64, kernel_of, weight_gates
 
 
 class Producer(Rule):
     """A layer with a kernel, a bias, an activation and maybe a gate.
 
     Each unit reads all input channels. The rule of a layer whose kernel is not
-    ``(..., in, out)`` overrides `kernel` and `pack`; of one with several kernels,
-    `taps`, `cut` and `weights`.
+    ``(..., in, out)`` overrides `unpacked` and `pack`; of one with several kernels,
+    `taps`, `cut` and `weights`. Gates on single weights are hidden channels.
 
     A producer is never a barrier as a whole, since its gate has to go: where the
     channels of one side cannot be told apart, all channels of that side stay.
@@ -64,7 +64,10 @@ class Producer(Rule):
         self.makes_all = bool(self.whole_reason() or not self.activation.elementwise)
         self.reason = reason
         axis = self.axis(self.node.outputs[0])
-        return [Channels.rest_at_zero(axis, atoms.new(self.units))]
+        weights = weight_gates(layer, atoms)
+        if weights:
+            self.numbers = self.unpacked(layer.gate_numbers())
+        return [Channels.rest_at_zero(axis, atoms.new(self.units)), *weights]
 
     def axis(self, tensor: Any) -> int:
         """The axis on which the layer expects and makes channels."""
@@ -90,22 +93,47 @@ class Producer(Rule):
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         x = ins[0]
+        weights = self.outs[1:]
+
+        def any_read(channels: Any) -> Any:
+            """For each unit, or all of them, whether it reads any of the channels."""
+            if weights and not self.makes_all:
+                return self.linked(channels, gate, to=2)
+            return any_(channels)
+
         if self.reads_all:
             live = like(x.alive, 1.0, 1)
         elif self.uniform:
-            live = any_(x.alive)
+            live = any_read(x.alive)
         else:
-            live = any_(or_(x.alive, self.nonzero(0, x)))
+            live = any_read(or_(x.alive, self.nonzero(0, x)))
         still = not_(live)
         if not self.layer.use_bias and self.activation.at_zero == 0:
-            still = and_(still, any_(self.nonzero(0, x)))
+            still = and_(still, any_read(self.nonzero(0, x)))
         ones = like(x.alive, 1.0, self.units)
+        if weights:
+            return [Flow(ones * live, ones * still), Flow(gate, 0.0 * gate)]
         if gate is not None:
             ones = ones * gate
         return [Flow(ones * live, ones * still)]
 
+    def linked(self, channels: Any, openness: Any, to: int) -> Any:
+        """Whether an open weight links a unit, or an input, to one of ``channels``.
+
+        Args:
+            channels: Facts of the inputs, or of the units.
+            openness: Of the gates on weights.
+            to: 2 to ask for each unit, 1 for each input.
+        """
+        numbers = self.numbers.reshape(-1, *self.numbers.shape[-2:])
+        places = np.arange(numbers.shape[3 - to], dtype="int32")
+        ends = np.broadcast_to(places[:, None] if to == 2 else places, numbers.shape)
+        pairs = [np.moveaxis(x, to, 0).reshape(-1) for x in (ends, numbers)]
+        links = and_(take(channels, pairs[0]), take(openness, pairs[1]))
+        return rows_any(links, numbers.shape[to])
+
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        return [pinned(outs[0].need)] if self.makes_all else outs
+        return [pinned(outs[0].need), *outs[1:]] if self.makes_all else outs
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -113,8 +141,11 @@ class Producer(Rule):
         x = ins[0]
         if self.reads_all:
             return [pinned(x.alive)]
-        reads = any_(and_(outs[0].alive, demands[0].need))
+        reading = and_(outs[0].alive, demands[0].need)
+        reads = any_(reading)
         need = reads * like(x.alive, 1.0, x.alive.shape[0])
+        if outs[1:]:
+            need = self.linked(reading, outs[1].alive, to=1)
         if self.uniform and self.alike:
             # What other calls use as well must suit all of them.
             pin = x.const if self.shares_weights else 0.0 * x.const
@@ -164,12 +195,20 @@ class Producer(Rule):
         return n_in * n_out
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        scale = site.scale
-        if self.reads_all or site.flows_in[0].alive.any():
-            value = np.full(self.units, np.nan)
-        else:
-            value = self.activation(self.bias() + site.ins[0].value @ self.taps())
+        scale = self.scale(site)
+        value = np.full(self.units, np.nan)
+        still = site.flows[0].alive == 0
+        if not self.reads_all and (self.outs[1:] or not site.flows_in[0].alive.any()):
+            # What varies is behind closed weights only.
+            x = np.where(site.flows_in[0].alive > 0, 0.0, site.ins[0].value)
+            value = np.where(
+                still, self.activation(self.bias() + x @ self.taps()), value
+            )
         return [np.where(scale == 0, 0.0, value * scale)]
+
+    def scale(self, site: Site) -> np.ndarray:
+        """What the units are multiplied by, if not their weights."""
+        return site.factor if self.outs[1:] else site.scale
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.ins[0]
@@ -199,9 +238,11 @@ class Producer(Rule):
 
     def kernel(self) -> np.ndarray:
         """The kernel, ``(..., in, out)``, in the layer's precision."""
-        return np.asarray(
-            keras.ops.convert_to_numpy(getattr(self.layer, self.kernel_name))
-        )
+        return self.unpacked(kernel_of(self.layer, self.kernel_name))
+
+    def unpacked(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel as the layer holds it as ``(..., in, out)``."""
+        return kernel
 
     def pack(self, kernel: np.ndarray) -> np.ndarray:
         """A kernel ``(..., in, out)`` as the layer holds it."""
@@ -242,7 +283,7 @@ class Producer(Rule):
 
     def outgoing(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
         """Factors of the units: what the weights take, and what has to wait."""
-        scale, ones = site.scale, np.ones(self.units)
+        scale, ones = self.scale(site), np.ones(self.units)
         if self.activation.homogeneous:
             return scale * ones, ones
         if self.activation.at_zero == 0:

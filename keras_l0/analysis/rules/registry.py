@@ -13,7 +13,6 @@ from keras_l0.analysis.rules.base import (
     GatedBarrierRule,
     Rule,
 )
-from keras_l0.layers.gated import Gated
 
 RULES: dict[type, type[Rule]] = {}
 
@@ -99,8 +98,8 @@ def rule_for(
             raise Barrier("it makes a tensor without channels")
     except Barrier as barrier:
         # What other calls use as well could not be told to hold no gate any more.
-        gated = getattr(type(node.operation), "call", None) is Gated.call
-        kind = GatedBarrierRule if gated and not node.shared else BarrierRule
+        gated = getattr(node.operation, "gates_outputs", False) and not node.shared
+        kind = GatedBarrierRule if gated else BarrierRule
         rule = kind(node, ins, atoms, str(barrier))
     if first is not None and rule.shares_weights:
         _share(rule, first, atoms)

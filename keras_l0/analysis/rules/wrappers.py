@@ -28,6 +28,8 @@ class TimeDistributedRule(Rule):
         kind = type(layer).__name__
         if type(layer) not in RULES:
             raise Barrier(f"no rule for the layer that it wraps ({kind})")
+        if getattr(layer, "input_gate", None) is not None:
+            raise Barrier(f"it wraps {kind}, whose gates are in front of it")
         (x,) = self.ins[:1]
         if len(self.ins) > 1:
             raise Barrier("it passes a mask on to the layer that it wraps")
@@ -51,12 +53,13 @@ class TimeDistributedRule(Rule):
         self.inner.calls = self.calls
         self.reason = self.inner.reason
         self.reads_all = getattr(self.inner, "reads_all", True)
+        visible = len(self.node.outputs)
         outs = []
-        for c in self.inner.outs:
+        for c in self.inner.outs[:visible]:
             if c.axis is None:
                 raise Barrier("the layer inside makes no channels")
             outs.append(dataclasses.replace(c, axis=c.axis + 1))
-        return outs
+        return outs + self.inner.outs[visible:]
 
     @property
     def gates(self) -> list[Any]:

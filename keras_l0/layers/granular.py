@@ -1,0 +1,206 @@
+"""Gates on inputs, on single weights or on blocks of them, in place of units."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.gated import Gated, replaced
+
+_GRANULARITY = """\
+What one gate switches. ``"units"``: a unit, behind the activation.
+        ``"inputs"``: an input channel, in front of this layer alone, as in the paper;
+        `keras_l0.strip` removes the channel where nobody else reads it.
+        ``"weights"``: a single weight of the kernel. ``(units, inputs)``: a block of
+        so many units by inputs of the kernel, such as ``(1, 4)``; blocks at its end may
+        be smaller. Closed weights become zeros in a kernel of the same shape, and
+        count as parameters; what `strip` takes out are units and inputs none of whose
+        weights is open."""
+
+
+class Granular(Gated):
+    """Mixin: a gated layer with one kernel, whose parts gates can switch instead.
+
+    Gates on weights multiply the kernel, once per batch.
+    """
+
+    gate_arguments = {
+        "granularity": ("units", str | tuple[int, int], _GRANULARITY),
+    }
+
+    def __init__(
+        self,
+        *args: Any,
+        granularity: str | tuple[int, int] = "units",
+        **kwargs: Any,
+    ) -> None:
+        # The gate that is made asks for it.
+        self.granularity = _validated(granularity)
+        super().__init__(*args, **kwargs)
+        if self.block and self.gate.options.noise != "batch":
+            raise ValueError(
+                f"`gate_options` of {self.name!r} must have noise='batch': the gates "
+                "multiply the kernel, which all examples share. Received: "
+                f"noise={self.gate.options.noise!r}"
+            )
+        if self.granularity != "units" and getattr(self, "groups", 1) != 1:
+            raise ValueError(
+                f"`granularity` of {self.name!r} must be 'units' where there are "
+                f"groups. Received: granularity={self.granularity!r}, "
+                f"groups={self.groups}"
+            )
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Units and inputs of one block of weights; None if gates switch no weights."""
+        if isinstance(self.granularity, tuple):
+            return self.granularity
+        return (1, 1) if self.granularity == "weights" else None
+
+    @property
+    def kernel_axes(self) -> tuple[int, int]:
+        """The axes of the kernel that hold the units and the inputs."""
+        rank = self.kernel_rank
+        return rank - 1, rank - 2
+
+    @property
+    def kernel_rank(self) -> int:
+        """The kernel's number of axes."""
+        return getattr(self, "rank", 0) + 2
+
+    @property
+    def input_axis(self) -> int:
+        """The axis of the inputs that holds their channels."""
+        return self.channel_axis
+
+    @property
+    def input_gate(self) -> L0Gate | None:
+        """The gate, if it is in front of the layer."""
+        return self.gate if self.granularity == "inputs" else None
+
+    @property
+    def gates_outputs(self) -> bool:
+        return self.granularity == "units"
+
+    @property
+    def gated_axis(self) -> int | tuple[int, ...]:
+        if self.block:
+            return tuple(range(1, self.kernel_rank + 1))
+        return self.input_axis if self.granularity == "inputs" else super().gated_axis
+
+    def gated_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        if self.block:
+            shape = list(self.kernel.shape)
+            for axis, size in self._blocked():
+                shape[axis] = -(-shape[axis] // size)
+            return (None, *shape)
+        if self.granularity == "inputs":
+            return input_shape
+        return super().gated_shape(input_shape)
+
+    def build(self, input_shape: Any) -> None:
+        fresh = not self.gate.built
+        super().build(input_shape)
+        shape = tuple(self.kernel.shape)
+        if fresh and any(shape[axis] % size for axis, size in self._blocked()):
+            cost = np.ones(self.gate.raw.shape)
+            for axis, size in self._blocked():
+                sizes = np.full(cost.shape[axis], size)
+                sizes[-1] -= len(sizes) * size - shape[axis]
+                cost *= sizes.reshape(
+                    [-1 if a == axis else 1 for a in range(cost.ndim)]
+                )
+            self.gate.cost = cost.ravel().tolist()
+
+    def switched_weights(self) -> list[Any]:
+        weights = super().switched_weights()
+        if self.granularity == "units":
+            return weights
+        return [w for w in weights if w is not self.bias]
+
+    def by_unit(self, weight: Any) -> Any:
+        if self.granularity == "inputs":
+            weight = ops.moveaxis(weight, self.kernel_axes[1], -1)
+        # What is in one block comes first, axis by axis.
+        for done, (axis, size) in enumerate(self._blocked()):
+            axis += done
+            pads = [(0, 0)] * len(weight.shape)
+            pads[axis] = (0, -weight.shape[axis] % size)
+            weight = ops.pad(weight, pads)
+            shape = tuple(weight.shape)
+            shape = (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
+            weight = ops.moveaxis(ops.reshape(weight, shape), axis + 1, 0)
+        return super().by_unit(weight)
+
+    def _blocked(self) -> list[tuple[int, int]]:
+        """The axes of the kernel on which blocks hold several, and how many."""
+        block = self.block
+        if block is None or block == (1, 1):
+            return []
+        pairs = zip(self.kernel_axes, block, strict=True)
+        return [(axis, size) for axis, size in pairs if size > 1]
+
+    def spread(self, gates: Any) -> Any:
+        """One number per gate as one for each weight of the kernel."""
+        shape = self.kernel.shape
+        for axis, size in self._blocked():
+            gates = ops.repeat(gates, size, axis=axis)
+            if gates.shape[axis] != shape[axis]:
+                gates = ops.take(gates, np.arange(shape[axis]), axis=axis)
+        return gates
+
+    def gate_numbers(self) -> np.ndarray:
+        """For each weight of the kernel the number of the gate that switches it."""
+        count = np.arange(self.gate.count, dtype="int32")
+        numbers = count.reshape(self.gate.raw.shape)
+        for axis, size in self._blocked():
+            numbers = np.repeat(numbers, size, axis)
+            numbers = np.take(numbers, range(self.kernel.shape[axis]), axis)
+        return numbers
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if self.granularity == "units":
+            return super().call(inputs, training=training)
+        plain = super(Gated, self).call
+        if not self.block:
+            return self.rematerialized(plain, self.gate(inputs, training=training))
+        drawn = self.gate.values((None, *self.gate.raw.shape), training)
+
+        def on_kernel(inputs: Any, kernel: Any) -> Any:
+            name = "_kernel" if "_kernel" in self.__dict__ else "kernel"
+            with replaced(self, name, kernel):
+                return plain(inputs)
+
+        kernel = ops.cast(self.kernel, self.compute_dtype) * self.spread(drawn)
+        return self.rematerialized(on_kernel, inputs, kernel)
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        if self.block:
+            raise ValueError(
+                f"LoRA of {self.name!r} would add to closed weights: it needs a "
+                "granularity of 'units' or 'inputs'. "
+                f"Received: granularity={self.granularity!r}"
+            )
+        super().enable_lora(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "granularity": self.granularity}
+
+
+def _validated(granularity: Any) -> str | tuple[int, int]:
+    if isinstance(granularity, str) and granularity in ("units", "inputs", "weights"):
+        return granularity
+    if isinstance(granularity, (list, tuple)) and len(granularity) == 2:
+        whole = [n for n in granularity if isinstance(n, numbers.Integral)]
+        block = [int(n) for n in whole if not isinstance(n, bool)]
+        if len(block) == 2 and min(block) > 0:
+            return block[0], block[1]
+    raise ValueError(
+        "`granularity` must be 'units', 'inputs', 'weights', or a pair of positive "
+        "integers, (units, inputs) of a block of weights. "
+        f"Received: granularity={granularity!r}"
+    )
