@@ -12,8 +12,13 @@ except ImportError as _error:
 from keras_l0 import callbacks, layers, regularizers
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
-from keras_l0.convert import GatePlan, add_gates, plan_gates
-from keras_l0.export import ExportError, ExportReport, benchmark, to_tflite
+from keras_l0.export import (
+    ExportError,
+    ExportReport,
+    benchmark,
+    quantize_aware,
+    to_tflite,
+)
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
@@ -24,8 +29,8 @@ from keras_l0.rewrite import strip
 __version__ = "0.1.0"
 
 __all__ = [
-    "ExportError", "ExportReport", "GateOptions", "GatePlan", "HardConcrete", "Profile",
-    "Rule", "StripPlan", "add_gates", "benchmark", "callbacks",
-    "exclude_from_weight_decay", "gates", "layers", "plan", "plan_gates", "profile",
-    "register_strip_rule", "regularizers", "strip", "to_tflite",
+    "ExportError", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
+    "StripPlan", "benchmark", "callbacks", "exclude_from_weight_decay", "gates",
+    "layers", "plan", "profile", "quantize_aware", "register_strip_rule",
+    "regularizers", "strip", "to_tflite",
 ]  # fmt: skip

@@ -98,7 +98,8 @@ def convert(
         frozen: The graph.
         signature: Names, shapes and dtypes of its inputs and outputs.
         options: What to convert to.
-        representative: For ``"int8"``, one array per input to calibrate on.
+        representative: For ``"int8"``, one array per input to calibrate on; None if the
+            graph itself says what the ranges are.
 
     Raises:
         ExportError: If the converter fails.
@@ -132,9 +133,8 @@ def convert(
                 [signed], tf.Module()
             )
             sets = tf.lite.OpsSet
-            builtins = (
-                sets.TFLITE_BUILTINS_INT8 if options.int8 else sets.TFLITE_BUILTINS
-            )
+            calibrated = options.int8 and representative is not None
+            builtins = sets.TFLITE_BUILTINS_INT8 if calibrated else sets.TFLITE_BUILTINS
             converter.target_spec.supported_ops = [builtins]
             if "float" in options.allow:
                 converter.target_spec.supported_ops.append(sets.TFLITE_BUILTINS)
@@ -144,8 +144,9 @@ def convert(
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if options.quantization == "float16":
                 converter.target_spec.supported_types = [tf.float16]
-            if options.int8:
+            if calibrated:
                 converter.representative_dataset = examples
+            if options.int8:
                 dtype = tf.as_dtype(options.io_dtype)
                 converter.inference_input_type = dtype
                 converter.inference_output_type = dtype

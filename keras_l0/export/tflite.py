@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import functools
 import os
 from typing import Any
 
@@ -13,20 +13,17 @@ from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.analysis.rounding import outputs
-from keras_l0.export import micro
-from keras_l0.export.c_array import c_sources, check_c_path
+from keras_l0.export.c_array import check_c_path
 from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
-from keras_l0.export.files import check_destination, write_atomically
-from keras_l0.export.flatbuffer import Op, count, float_ops, rangeless, read_ops
-from keras_l0.export.latency import quick_latency
+from keras_l0.export.deliver import Delivery
+from keras_l0.export.files import check_destination
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
-from keras_l0.export.report import ExportError, ExportReport, accuracy
+from keras_l0.export.report import ExportReport
 from keras_l0.export.representative import read_representative
 from keras_l0.export.signature import Signature
-from keras_l0.export.targets import examine
-from keras_l0.export.verify import Limits, compare, run
+from keras_l0.export.verify import Limits
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
 
@@ -164,57 +161,20 @@ def to_tflite(
         batch = representative or random_arrays(plain, _EXAMPLES)
     classes = class_indices(plain, data, labels, len(batch[0]))
 
-    content = _content(plain, signature, options, representative)
-    ops = read_ops(
-        content,
-        [layer.name for layer in plain._flatten_layers(include_self=False)],
-        dict(zip(signature.outputs, plain.output_names, strict=True)),
-    )
-    _check_ops(ops, options, runs=verify or classes is not None)
-    limits = Limits(max_error, min_top1) if quantization else None
-    found: dict[str, Any] = {"max_difference": None, "tolerance": None}
-    if verify or classes is not None:
-        try:
-            received = run(content, signature, batch, options.batch_size)
-        except ExportError as error:
-            raise _explained(error, ops) from error
-        if verify:
-            found = compare(received, plain, signature, batch, limits)
-        found["latency"] = quick_latency(content)
-        if classes is not None:
-            found["accuracy"] = accuracy(received[0], classes)
-            found["keras_accuracy"] = accuracy(outputs(plain, batch)[0], classes)
-    if target is not None:
-
-        def run_micro() -> int:
-            rows = micro.rows(len(batch[0]), options.batch_size)
-            some = [array[rows] for array in batch]
-            received, arena = micro.run(content, signature, some)
-            if verify:
-                compare(received, plain, signature, some, limits)
-            return arena
-
-        found["target"] = examine(target, content, ops, run_micro)
-    if find_gates(model):
-        dense = profile(model, inputs).dense
-        found.update(dense_params=dense.params, dense_macs=dense.macs)
-    report = ExportReport(
+    dense = profile(model, inputs).dense if find_gates(model) else None
+    return Delivery(
         path=destination,
-        bytes=len(content),
-        gzip_bytes=len(gzip.compress(content, mtime=0)),
-        ops=count(ops),
-        params=plain.count_params(),
-        macs=profile(plain).deployed.macs,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        quantization=quantization,
-        **found,
-    )
-    write_atomically(destination, content)
-    if c_path is not None:
-        for file, text in c_sources(content, c_path).items():
-            write_atomically(file, text)
-    return report
+        c_path=c_path,
+        model=plain,
+        signature=signature,
+        options=options,
+        batch=batch,
+        classes=classes,
+        expected=functools.partial(outputs, plain),
+        verify=verify,
+        limits=Limits(max_error, min_top1) if quantization else None,
+        dense=dense,
+    ).deliver(_content(plain, signature, options, representative))
 
 
 def _content(
@@ -230,32 +190,3 @@ def _content(
     if options.int8 and frozen.loops:
         return convert_in_child(frozen, signature, options, representative)
     return convert(frozen, signature, options, representative)
-
-
-def _explained(error: ExportError, ops: list[Op]) -> ExportError:
-    dead = dict.fromkeys(map(str, rangeless(ops)))
-    if not dead:
-        return error
-    return ExportError(
-        f"{error} What these make is 0 on all of `representative_data`, which leaves "
-        f"it no range: {', '.join(dead)}. Calibrate on data that is like the model's "
-        "own, or remove what never acts."
-    )
-
-
-def _check_ops(ops: list[Op], options: Options, runs: bool) -> None:
-    flex = sorted({op.name for op in ops if op.name.startswith("Flex")})
-    if flex and runs:
-        raise ExportError(
-            f"The file has TensorFlow operations ({', '.join(flex)}), which LiteRT "
-            "cannot run here to compare it: pass verify=False. Nothing was written."
-        )
-    if options.int8 and "float" not in options.allow:
-        left = dict.fromkeys(map(str, float_ops(ops)))
-        if left:
-            raise ExportError(
-                "quantization='int8' leaves operations that compute in float, because "
-                f"TFLite has no 8-bit form of them: {', '.join(left)}. Replace them in "
-                "the model, or let them pass with allow=('float',). Nothing was "
-                "written."
-            )

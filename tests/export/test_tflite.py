@@ -292,7 +292,7 @@ def fail(*args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "broken", ["tflite.convert", "tflite.compare", "files.os.fsync"]
+    "broken", ["tflite.convert", "deliver.compare", "files.os.fsync"]
 )
 def test_an_earlier_file_survives_every_failure(tmp_path, monkeypatch, broken):
     path = tmp_path / "net.tflite"
