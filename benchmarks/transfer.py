@@ -1,0 +1,151 @@
+"""Gates for networks that are trained already: how much smaller, at what loss.
+
+    python benchmarks/transfer.py --networks lenet_5 gru --seeds 0 1 2
+
+trains each network of `models.py` as it is, adds gates with `keras_l0.add_gates` under
+a budget of parameters and MACs, trains on, strips, and compares the test errors after
+the last epoch. Each run is appended to a JSON file, which is rendered as a Markdown
+table; a run that the file holds already is not made again. ``--validation`` holds out a
+twelfth of the training set and reports the error on that: for choosing settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from checkout import COMMIT
+from images import DATASETS, load
+from models import NETWORKS
+from transfer_table import render, run_row
+
+import keras_l0
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run is trained with; ``share`` is the budget, of parameters and MACs."""
+
+    share: float = 0.24
+    dense_epochs: int = 8
+    gated_epochs: int = 12
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    gated_learning_rate: float = 1e-3
+
+
+# Recurrences are asked for a third.
+SETTINGS = {name: Settings() for name in NETWORKS} | {"gru": Settings(share=0.32)}
+
+
+def train(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, settings: Settings, gated: bool
+) -> None:
+    """Trains with Adam, whose learning rate falls along a cosine to 0."""
+    epochs = settings.gated_epochs if gated else settings.dense_epochs
+    rate = settings.gated_learning_rate if gated else settings.learning_rate
+    steps = -(-len(x) // settings.batch_size)
+    model.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=min(20, steps),
+        jit_compile=False,
+    )
+    model.fit(x, y, settings.batch_size, epochs, verbose=0)
+
+
+def error(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Share of wrong answers, in percent."""
+    answers = model.predict(x, 500, verbose=0).argmax(-1)
+    return 100 * float(np.mean(answers != y))
+
+
+def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> dict:
+    """Trains one network twice, and returns the record."""
+    x, y, x_test, y_test = load(
+        key["dataset"], validation=args.validation, tiny=args.tiny
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    keras.utils.set_random_seed(key["seed"])
+    dense = NETWORKS[key["network"]]()
+    train(dense, x, y, settings, gated=False)
+    budget = keras_l0.Budget(params=settings.share, macs=settings.share)
+    gated = keras_l0.add_gates(dense, budget=budget, seed=key["seed"])
+    train(gated, x, y, settings, gated=True)
+    small = keras_l0.strip(gated, data=x[:100])
+    before, after = keras_l0.plan(dense).before, keras_l0.plan(small).before
+    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)}
+    return {
+        **key,
+        "error_dense": error(dense, x_test, y_test),
+        "error": error(small, x_test, y_test),
+        "params_dense": before.params,
+        "params": after.params,
+        "macs_dense": before.macs,
+        "macs": after.macs,
+        "reached": keras_l0.plan_gates(dense).reached,
+        "minutes": (time.perf_counter() - wall) / 60,
+        "cpu_minutes": (time.process_time() - cpu) / 60,
+        "commit": COMMIT,
+        "versions": {"python": platform.python_version(), **modules},
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what was asked for and has not been run yet, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
+    add("--validation", action="store_true", help="hold out training images")
+    add("--tiny", action="store_true", help="random images, one epoch")
+    add("--output", type=Path, default=HERE / "results-transfer.json")
+    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
+    args = parser.parse_args(arguments)
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
+    if args.tiny:
+        changes |= {"dense_epochs": 1, "gated_epochs": 1}
+    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    for seed in args.seeds:
+        for network in args.networks:
+            settings = dataclasses.replace(SETTINGS[network], **changes)
+            for dataset in args.datasets:
+                key = {
+                    "network": network,
+                    "dataset": dataset,
+                    "seed": seed,
+                    "validation": args.validation,
+                    "tiny": args.tiny,
+                    "settings": dataclasses.asdict(settings),
+                }
+                if any(key.items() <= r.items() for r in runs):
+                    continue
+                runs.append(run(key, settings, args))
+                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                print(run_row(runs[-1]), flush=True)
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
+
+
+if __name__ == "__main__":
+    main()
