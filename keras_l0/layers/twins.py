@@ -51,8 +51,9 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
         return None
     shapes = layer.get_build_config()
     shapes = list(shapes.get("shapes_dict", shapes).values())
-    # Those of the states that a recurrence starts from are none of its weights'.
-    new.build(*(shapes if hasattr(new, "num_heads") else shapes[:1]))
+    # The states that a recurrence may start from shape none of its weights.
+    recurs = isinstance(new, (keras.layers.RNN, keras.layers.Bidirectional))
+    new.build(*(shapes[:1] if recurs else shapes))
     own = {id(w) for gate in find_gates(new) for w in gate.weights}
     plain = [w for w in new.weights if id(w) not in own]
     for weight, values in zip(plain, layer.get_weights(), strict=True):
