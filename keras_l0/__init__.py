@@ -12,6 +12,7 @@ except ImportError as _error:
 from keras_l0 import callbacks, layers, regularizers
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
+from keras_l0.convert import GatePlan, add_gates, plan_gates
 from keras_l0.export import (
     ExportError,
     ExportReport,
@@ -29,8 +30,8 @@ from keras_l0.rewrite import strip
 __version__ = "0.1.0"
 
 __all__ = [
-    "ExportError", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
-    "StripPlan", "benchmark", "callbacks", "exclude_from_weight_decay", "gates",
-    "layers", "plan", "profile", "quantize_aware", "register_strip_rule",
-    "regularizers", "strip", "to_tflite",
+    "ExportError", "ExportReport", "GateOptions", "GatePlan", "HardConcrete", "Profile",
+    "Rule", "StripPlan", "add_gates", "benchmark", "callbacks",
+    "exclude_from_weight_decay", "gates", "layers", "plan", "plan_gates", "profile",
+    "quantize_aware", "register_strip_rule", "regularizers", "strip", "to_tflite",
 ]  # fmt: skip
