@@ -12,6 +12,8 @@ except ImportError as _error:
 from keras_l0 import callbacks, layers, regularizers
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
+from keras_l0.budget import Budget
+from keras_l0.budgeted import BudgetedModel, with_budget
 from keras_l0.convert import GatePlan, add_gates, plan_gates
 from keras_l0.export import (
     ExportError,
@@ -30,8 +32,9 @@ from keras_l0.rewrite import strip
 __version__ = "0.1.0"
 
 __all__ = [
-    "ExportError", "ExportReport", "GateOptions", "GatePlan", "HardConcrete", "Profile",
-    "Rule", "StripPlan", "add_gates", "benchmark", "callbacks",
-    "exclude_from_weight_decay", "gates", "layers", "plan", "plan_gates", "profile",
-    "quantize_aware", "register_strip_rule", "regularizers", "strip", "to_tflite",
+    "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
+    "HardConcrete", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
+    "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan", "plan_gates",
+    "profile", "quantize_aware", "register_strip_rule", "regularizers", "strip",
+    "to_tflite", "with_budget",
 ]  # fmt: skip

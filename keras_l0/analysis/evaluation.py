@@ -93,7 +93,8 @@ class Evaluator:
             )
             for step in self.analysis.steps
         ]
-        return Evaluation(flows, keep, sizes, self._total(sizes))
+        total = total_size(list(zip(self.analysis.steps, sizes, strict=True)))
+        return Evaluation(flows, keep, sizes, total)
 
     def _atoms(self, slot: int) -> np.ndarray:
         return self.analysis.atoms(slot)
@@ -194,12 +195,14 @@ class Evaluator:
             concatenate(values), np.concatenate(atoms), self.analysis.atom_count
         )
 
-    def _total(self, sizes: list[Size]) -> Size:
-        params: dict[int, Any] = {}
-        for step, size in zip(self.analysis.steps, sizes, strict=True):
-            key = id(step.node.operation) if step.node.operation else id(step)
-            if key in params:
-                params[key] = largest(params[key], size.params)
-            else:
-                params[key] = size.params
-        return Size(sum(params.values()), sum(size.macs for size in sizes))
+
+def total_size(steps: Sequence[tuple[Step, Size]]) -> Size:
+    """The size of some steps together; shared weights are counted once."""
+    params: dict[int, Any] = {}
+    for step, size in steps:
+        key = id(step.node.operation) if step.node.operation else id(step)
+        if key in params:
+            params[key] = largest(params[key], size.params)
+        else:
+            params[key] = size.params
+    return Size(sum(params.values()), sum(size.macs for _, size in steps))

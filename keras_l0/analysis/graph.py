@@ -272,9 +272,13 @@ def copied(operation: Any, name: str) -> Any:
 
 
 def _has_graph(model: keras.Model) -> bool:
+    kind = type(model)
     if isinstance(model, keras.Sequential):
-        return model.built and type(model).call is keras.Sequential.call
-    return isinstance(model, Functional) and type(model).call is Functional.call
+        return model.built and kind.call is keras.Sequential.call
+    runs_its_graph = kind.call is Functional.call or getattr(
+        kind, "runs_its_graph", False
+    )
+    return isinstance(model, Functional) and runs_its_graph
 
 
 def _can_be_inlined(call: Any) -> bool:

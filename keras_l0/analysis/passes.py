@@ -129,7 +129,7 @@ class Analysis:
         self.output_slots = [slot_of[t.index] for t in self.graph.outputs]
         labels, self._atoms = np.unique(atoms.resolve(), return_inverse=True)
         self.atom_count = len(labels)
-        self.kept_layers = self._named(keep)
+        self.kept_layers = self.named("keep", keep)
         self._gate_index = {id(gate): i for i, gate in enumerate(self.gates)}
 
     def _slot(self, channels: Channels) -> int:
@@ -260,23 +260,24 @@ class Analysis:
             decided[closed[: max(0, wanted - kept)]] = 1.0
         return decided
 
-    def _named(self, keep: Iterable[str]) -> set[str]:
+    def named(self, argument: str, names: Iterable[str]) -> set[str]:
         """Names of layers, checked: an unknown one is a misspelling."""
-        if isinstance(keep, str):
-            keep = {keep}
-        keep = set(keep) if isinstance(keep, Iterable) else {keep}
-        if not all(isinstance(name, str) for name in keep):
+        if isinstance(names, str):
+            names = {names}
+        names = set(names) if isinstance(names, Iterable) else {names}
+        if not all(isinstance(name, str) for name in names):
             raise TypeError(
-                f"`keep` must be names of layers, strings. Received: keep={keep!r}"
+                f"`{argument}` must be names of layers, strings. "
+                f"Received: {argument}={names!r}"
             )
-        unknown = keep - {step.node.name for step in self.steps}
+        unknown = names - {step.node.name for step in self.steps}
         if unknown:
             known = ", ".join(repr(s.node.name) for s in self.steps if s.node.operation)
             raise ValueError(
-                f"`keep` must name layers of {self.graph.model.name!r}: {known}. "
+                f"`{argument}` must name layers of {self.graph.model.name!r}: {known}. "
                 f"Received: {', '.join(map(repr, sorted(unknown)))}"
             )
-        return keep
+        return names
 
 
 def _gates_in(operations: Iterable[Any]) -> list[Any]:

@@ -56,27 +56,22 @@ class Program:
                 values[number] = getattr(machine, name)(found, data)
         return values
 
-    def with_gradient(
-        self, inputs: Sequence[Any], which: int = 0
-    ) -> tuple[Any, list[Any]]:
-        """One of the results, and its derivative by each input.
+    def gradient(self, inputs: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
+        """The derivative, by each input, of a weighted sum of the results.
 
-        The derivative is worked out here: backends need not differentiate through the
-        program, so it can be used in a layer's call, and under a condition.
+        It is worked out here: backends need not differentiate through the program, so
+        that it can be used in a layer's call, and under a condition.
 
         Args:
             inputs: As for a call.
-            which: The number of the result.
+            weights: One number of the same kind for each of the results.
         """
-        values = self._forward(inputs)
-        output = self.outputs[which]
-        return values[output][0], self._backward(inputs, values, output)
-
-    def _backward(
-        self, inputs: Sequence[Any], values: dict[int, Any], output: int
-    ) -> list[Any]:
         machine = _machine(inputs)
-        slopes = {output: machine.constant([], np.ones(1))}
+        values = self._forward(inputs)
+        slopes: dict[int, Any] = {}
+        for number, weight in zip(self.outputs, weights, strict=True):
+            slope = machine.xp.reshape(weight, (1,))
+            slopes[number] = slopes[number] + slope if number in slopes else slope
         found: dict[int, Any] = {}
         for number, (name, args, data) in reversed(self.steps):
             slope = slopes.pop(number, None)

@@ -36,9 +36,10 @@ def test_gradient_is_that_of_finite_differences(name):
     ends = np.cumsum(cost.counts)[:-1]
     some = rng.permutation(len(at))[:12]
     for which, measure in enumerate(("params", "macs")):
-        value, slopes = cost.program.with_gradient(np.split(at, ends), which)
-        assert value == pytest.approx(getattr(cost(at), measure))
-        found = np.concatenate(slopes)
+        value = float(getattr(cost(at), measure))
+        found = np.concatenate(
+            cost.program.gradient(np.split(at, ends), np.eye(2)[which])
+        )
         for i in some:
             step = np.zeros(len(at))
             step[i] = 1e-6
@@ -51,5 +52,5 @@ def test_gradient_at_corners_is_what_a_unit_costs():
     cost = Cost(CASES[GATED[0]].build())
     for openness in (np.ones(sum(cost.counts)), np.zeros(sum(cost.counts))):
         parts = np.split(openness, np.cumsum(cost.counts)[:-1])
-        _, slopes = cost.program.with_gradient(parts)
+        slopes = cost.program.gradient(parts, np.ones(2))
         assert all(np.isfinite(s).all() for s in slopes)

@@ -1,0 +1,173 @@
+"""`Budget`: how large a model may be, instead of how strongly it is penalized."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from keras_l0.analysis.passes import INPUT_MODES
+from keras_l0.hard_concrete import require_real
+from keras_l0.regularizers import L0
+
+MEASURES = ("params", "macs", "bytes")
+# What a weight takes in a TFLite file.
+WEIGHT_BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How large a model may be once it is stripped.
+
+    A float in (0, 1] is a share of the size with all gates open, an integer an
+    absolute number. Of several limits, all hold.
+
+    Args:
+        params: Parameters, as Keras counts them.
+        macs: Multiply-accumulates per example.
+        bytes: Size of the TFLite file, in bytes. Training aims at an estimate of it,
+            by the bytes of a weight and what each call takes beside.
+        quantization: As in `keras_l0.to_tflite`: of the file that ``bytes`` limits.
+        layers: Names of the layers whose size counts. Default: the whole model.
+        inputs: As in `keras_l0.strip`: of the stripped model that is measured.
+        ramp_steps: Training steps over which the limit comes down from the full size.
+            Default: the first half of `fit`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If there is no limit, or an argument is out of range.
+
+    Example:
+        >>> import keras_l0
+        >>> keras_l0.Budget(params=0.1).limits
+        {'params': 0.1}
+        >>> keras_l0.Budget(macs=0.25, bytes=64_000).limits
+        {'macs': 0.25, 'bytes': 64000}
+    """
+
+    params: float | int | None = None
+    macs: float | int | None = None
+    bytes: float | int | None = None
+    quantization: str | None = None
+    layers: tuple[str, ...] = ()
+    inputs: str = "keep"
+    ramp_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in MEASURES:
+            _require_amount(name, getattr(self, name))
+        if not self.limits:
+            raise ValueError(
+                "A `Budget` must limit `params`, `macs` or `bytes`. Received: none of "
+                "them"
+            )
+        if self.quantization not in WEIGHT_BYTES:
+            raise ValueError(
+                "`quantization` must be one of "
+                f"{', '.join(map(repr, WEIGHT_BYTES))}. "
+                f"Received: quantization={self.quantization!r}"
+            )
+        names = (self.layers,) if isinstance(self.layers, str) else self.layers
+        if not isinstance(names, Iterable) or not all(
+            isinstance(name, str) for name in names
+        ):
+            raise TypeError(
+                "`layers` must be names of layers, strings. "
+                f"Received: layers={self.layers!r}"
+            )
+        object.__setattr__(self, "layers", tuple(names))
+        if self.layers and self.bytes is not None:
+            raise ValueError(
+                "`bytes` is the size of a whole file. "
+                f"Received: bytes={self.bytes!r} with layers={self.layers!r}"
+            )
+        if self.inputs not in INPUT_MODES:
+            raise ValueError(
+                f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
+                f"Received: inputs={self.inputs!r}"
+            )
+        if self.ramp_steps is not None and not (
+            _is_integer(self.ramp_steps) and self.ramp_steps >= 0
+        ):
+            raise ValueError(
+                "`ramp_steps` must be a number of training steps, an integer >= 0, or "
+                f"None. Received: ramp_steps={self.ramp_steps!r}"
+            )
+
+    @property
+    def limits(self) -> dict[str, float | int]:
+        """What is limited, and to how much."""
+        found = {name: getattr(self, name) for name in MEASURES}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    @classmethod
+    def get(cls, identifier: Any) -> Budget:
+        """A `Budget` from an object or its config."""
+        if isinstance(identifier, dict):
+            identifier = keras.saving.deserialize_keras_object(identifier)
+        if not isinstance(identifier, cls):
+            raise TypeError(
+                "`budget` must be a `keras_l0.Budget`. "
+                f"Received: {identifier!r} of type {type(identifier).__name__}"
+            )
+        return identifier
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Budget:
+        return cls(**{**config, "layers": tuple(config["layers"])})
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class SetByBudget(L0):
+    """The penalty of a gate whose price a budget sets, in the model that holds both.
+
+    It goes where the gate goes: into its config, and so into files and clones.
+
+    Args:
+        budgets: What the model has to fit.
+        l2: As in `regularizers.L0`; it is charged as ever.
+    """
+
+    def __init__(self, budgets: Sequence[Any], l2: float = 0.0) -> None:
+        super().__init__(0.0, l2)
+        self.budgets = tuple(map(Budget.get, budgets))
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {"budgets": [serialize(b) for b in self.budgets], "l2": self.l2}
+
+
+def as_budgets(budget: Any) -> tuple[Budget, ...]:
+    """One budget or several, checked."""
+    if isinstance(budget, (list, tuple)) and budget:
+        return tuple(map(Budget.get, budget))
+    return (Budget.get(budget),)
+
+
+def _require_amount(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if _is_integer(value):
+        if value < 1:
+            raise ValueError(
+                f"`{name}` must be a share in (0, 1], a float, or an absolute number "
+                f">= 1, an integer. Received: {name}={value!r}"
+            )
+        return
+    require_real(
+        name,
+        value,
+        "in (0, 1], a share (an absolute number is an integer)",
+        lambda number: 0 < number <= 1,
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

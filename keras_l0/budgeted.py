@@ -1,0 +1,252 @@
+"""`with_budget`: a model that trains to a wanted size."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.models.functional import Functional
+
+from keras_l0.analysis.graph import require_graph
+from keras_l0.budget import Budget, SetByBudget, as_budgets
+from keras_l0.constraints import Constraints
+from keras_l0.layers import find_gates
+
+# Steps of the ramp where neither the budgets nor `fit` say how many.
+_RAMP_STEPS = 2000
+# What a multiplier gains, at most, over as many steps as the ramp has.
+_GAIN = 100.0
+
+
+@keras.saving.register_keras_serializable(package="keras_l0")
+class BudgetedModel(Functional):
+    """A functional model whose gates close until it fits its budgets.
+
+    Made by `with_budget` or `keras_l0.add_gates`. It trains by `compile` and `fit` like
+    any other: in each training step it compares the *deployed* size with a limit that
+    comes down from the full size, and moves one Lagrange multiplier per limit: up while
+    the model is too large, down, to below 0, while more than about one unit too much is
+    closed. Each gate is pushed by its multipliers times what it adds to the *expected*
+    size.
+
+    Multipliers, prices and the place on the ramp are weights that training assigns, as
+    the statistics of a BatchNormalization are: they are saved, loaded and restored with
+    the model. A clone has a budget of its own, for its own gates.
+    """
+
+    # Its `call` does more than run the graph, but to the same result.
+    runs_its_graph = True
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        gates = find_gates(self)
+        marks = [g.regularizer for g in gates if isinstance(g.regularizer, SetByBudget)]
+        self.budgets = marks[0].budgets if marks else ()
+        if not marks:
+            return
+        self._constraints = Constraints(self, self.budgets)
+
+        def state(weight: str, size: int) -> Any:
+            return self.add_weight(
+                name=weight, shape=(size,), dtype="float32", initializer="zeros",
+                trainable=False, autocast=False, aggregation="mean",
+            )  # fmt: skip
+
+        self._multipliers = state("multipliers", len(self._constraints.each))
+        # Steps taken, and steps of the ramp.
+        self._progress = state("progress", 2)
+        self._prices = state("prices", sum(gate.count for gate in gates))
+        ends = np.cumsum([gate.count for gate in gates])
+        for gate, end in zip(gates, ends, strict=True):
+            part = slice(int(end) - gate.count, int(end))
+            gate.raw.regularizer = _Share(self._prices, part, gate)
+
+    @property
+    def multiplier(self) -> list[float]:
+        """The Lagrange multiplier of each limit; 0 where the size is as wanted."""
+        if not self.budgets:
+            return []
+        return ops.convert_to_numpy(self._multipliers).tolist()
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training and self.trainable and self.budgets:
+            self._update()
+        return super().call(inputs, training=training, mask=mask)
+
+    def _update(self) -> None:
+        """Moves multipliers and prices by one training step."""
+        probable, deployed = [], []
+        for gate in self._constraints.gates:
+            raw = ops.stop_gradient(ops.convert_to_tensor(gate.raw))
+            log_alpha = raw * gate.options.learning_rate_multiplier
+            is_open = _vector(gate.options.test_gates(log_alpha) > 0)
+            deployed.append(is_open)
+            # A frozen gate is what it is at test time.
+            drawn = gate.options.distribution.prob_open(log_alpha)
+            probable.append(_vector(drawn) if gate.trainable else is_open)
+        before = ops.convert_to_tensor(self._multipliers)
+        progress = ops.convert_to_tensor(self._progress)
+        step, ramp = progress[0], progress[1]
+        ramp = ops.where(ramp > 0, ramp, float(self.chosen_ramp or _RAMP_STEPS))
+        limits = self._constraints.limits_at(ops.minimum(1.0, step / ramp))
+        found = ops.stack(self._constraints.program(deployed))
+        below = limits - found
+        excess = ops.clip(-below / limits, -1.0, 1.0)
+        kept = ops.logical_and(below >= 0, below <= self._constraints.slack)
+        excess = ops.where(kept, 0.0, excess)
+        # A multiplier starts anew, at 0, whenever its sign has to change.
+        same = before * excess > 0
+        multipliers = ops.where(same, before, 0.0) + _GAIN / ramp * excess
+        weights = ops.unstack(multipliers, len(self._constraints.each))
+        slopes = self._constraints.program.gradient(probable, weights)
+        self._multipliers.assign(multipliers)
+        self._prices.assign(ops.concatenate(slopes))
+        self._progress.assign(progress + np.array([1.0, 0.0], "float32"))
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.fit`; the limit reaches the budget after half of its steps."""
+        if not self.budgets:
+            return super().fit(*args, **kwargs)
+        fit = super().fit
+        bound = inspect.signature(fit).bind(*args, **kwargs)
+        callbacks = bound.arguments.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(_Ramp())
+        else:
+            given = keras.tree.flatten(callbacks) if callbacks else []
+            bound.arguments["callbacks"] = [*given, _Ramp()]
+        if getattr(self, "train_function", None) is None:
+            # What a closed channel is at rest is what the weights make of it now.
+            self._constraints = Constraints(self, self.budgets)
+        return fit(*bound.args, **bound.kwargs)
+
+    @property
+    def chosen_ramp(self) -> int | None:
+        """The `Budget.ramp_steps`, the longest of several."""
+        chosen = [b.ramp_steps for b in self.budgets if b.ramp_steps is not None]
+        return max(1, *chosen) if chosen else None
+
+    def set_ramp(self, steps: int) -> None:
+        """Sets the number of steps over which the limit comes down, from step 0."""
+        progress = ops.convert_to_numpy(self._progress)
+        self._progress.assign([progress[0], max(1, steps)])
+
+    @property
+    def ramp(self) -> tuple[int, int]:
+        """Training steps taken, and steps of the ramp (0: not known yet)."""
+        step, ramp = ops.convert_to_numpy(self._progress)
+        return int(step), int(ramp)
+
+
+class _Ramp(keras.callbacks.Callback):
+    """Tells a budgeted model how long it will be trained."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.model.ramp[1]:
+            return
+        steps = self.params.get("steps")
+        chosen = self.model.chosen_ramp
+        if chosen or steps:
+            self.model.set_ramp(chosen or steps * self.params["epochs"] // 2)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # Of a generator, the first epoch tells.
+        step, ramp = self.model.ramp
+        if not ramp:
+            self.model.set_ramp(step * self.params["epochs"] // 2)
+
+
+class _Share(keras.regularizers.Regularizer):
+    """What pushes the gates of one variable: the price of each while it is open.
+
+    Its value is 0, so that the loss that `fit` and `evaluate` show is that of the task;
+    its gradient is that of the prices times the probabilities of being open.
+    """
+
+    def __init__(self, prices: Any, part: slice, gate: Any) -> None:
+        self.prices, self.part, self.gate = prices, part, gate
+
+    def __call__(self, raw: Any) -> Any:
+        options = self.gate.options
+        log_alpha = raw * options.learning_rate_multiplier
+        prob_open = ops.ravel(options.distribution.prob_open(log_alpha))
+        prices = ops.convert_to_tensor(self.prices)[self.part]
+        moved = prob_open - ops.stop_gradient(prob_open)
+        paid = ops.sum(ops.cast(prices, prob_open.dtype) * moved)
+        if self.gate.regularizer.l2:
+            paid += self.gate.penalty(raw)
+        return ops.cast(paid, keras.backend.floatx())
+
+
+def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.Model:
+    """A copy of a gated model that trains to a budget, by plain `compile` and `fit`.
+
+    Args:
+        model: A built Sequential or functional model with gates whose ``l0`` is 0. It
+            is left untouched; the copy starts with its weights.
+        budget: A `Budget`, or several of them, for layers or groups of layers.
+
+    Returns:
+        A functional `BudgetedModel` with the same layers, names, inputs and outputs.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If the model has no gates, a gate has an ``l0`` of its own, or the
+            budget is below what can be reached.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(8), keras.layers.Dense(2)])
+        >>> model = keras_l0.with_budget(model, keras_l0.Budget(params=0.5))
+        >>> model.compile("adam", "mse")
+        >>> model.budgets[0].limits
+        {'params': 0.5}
+    """
+    require_graph(model)
+    budgets = as_budgets(budget)
+    gates = find_gates(model)
+    _require_free(model, gates)
+    Constraints(model, budgets).require_reachable()
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    copy = keras.models.clone_model(model)
+    copy.set_weights([ops.convert_to_numpy(w) for w in model.weights])
+    for layer in copy._flatten_layers():
+        # Layers that adapt to data compute with what they derived from weights.
+        getattr(layer, "finalize_state", lambda: None)()
+    for old, new in zip(gates, find_gates(copy), strict=True):
+        new.trainable = old.trainable
+        new.regularizer = SetByBudget(budgets, old.regularizer.l2)
+    return BudgetedModel(copy.input, copy.output, name=model.name)
+
+
+def _require_free(model: keras.Model, gates: list[Any]) -> None:
+    if not gates:
+        raise ValueError(
+            f"`model` must have gates for a budget to close. Received: {model.name!r}, "
+            "which has none. Add them with `keras_l0.add_gates(model, budget=...)`, or "
+            "build it from the layers of `keras_l0.layers`"
+        )
+    for gate in gates:
+        if gate.regularizer.l0:
+            raise ValueError(
+                "`l0` must be 0 for gates whose price a budget sets: a gate has either "
+                f"a strength or a budget. Received: l0={gate.regularizer.l0} of gate "
+                f"{gate.path!r}"
+            )
+    if not any(gate.trainable for gate in gates):
+        raise ValueError(
+            "`model` must have trainable gates for a budget to close. Received: "
+            f"{model.name!r}, all of whose gates are frozen"
+        )
+
+
+def _vector(x: Any) -> Any:
+    return ops.ravel(ops.cast(x, "float32"))

@@ -1,0 +1,137 @@
+"""What budgets ask of one model: its limits, and what can be reached at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_l0.analysis.evaluation import Evaluation, total_size
+from keras_l0.analysis.passes import Analysis
+from keras_l0.analysis.program import Program
+from keras_l0.analysis.symbols import Tape
+from keras_l0.budget import WEIGHT_BYTES, Budget
+
+# A TFLite file beside its weights: the frame, and each call with its tensors.
+_FRAME_BYTES, _CALL_BYTES = 1000, 400
+
+
+class Constraint:
+    """One limit of a budget, for one model.
+
+    Attributes:
+        limit: The share of the full size that may be deployed.
+        full: The size with all gates open.
+    """
+
+    def __init__(self, analysis: Analysis, budget: Budget, measure: str) -> None:
+        self.analysis, self.budget, self.measure = analysis, budget, measure
+        self.names = analysis.named("layers", budget.layers)
+        self.full = float(self.size(analysis.evaluate(ones(analysis))))
+        if not self.full:
+            raise ValueError(
+                f"A budget of {measure} needs something to limit. Received: layers="
+                f"{sorted(self.names)} of {analysis.graph.model.name!r}, without any "
+                f"{measure}"
+            )
+        amount = budget.limits[measure]
+        each, rest = 1, 0
+        if measure == "bytes":
+            calls = sum(step.node.operation is not None for step in analysis.steps)
+            # The rest of the file does not shrink with the weights.
+            each = WEIGHT_BYTES[budget.quantization]
+            rest = _FRAME_BYTES + _CALL_BYTES * calls
+        if isinstance(amount, float):
+            amount *= each * self.full + rest
+        self.limit = min(1.0, (amount - rest) / each / self.full)
+
+    def size(self, evaluation: Evaluation) -> Any:
+        """What is measured of an evaluation: parameters (also for bytes) or MACs."""
+        pairs = [
+            (step, size)
+            for step, size in zip(self.analysis.steps, evaluation.sizes, strict=True)
+            if not self.names or step.node.name in self.names
+        ]
+        total = total_size(pairs)
+        return total.macs if self.measure == "macs" else total.params
+
+    def share(self, openness: Sequence[Any]) -> Any:
+        """The share of the full size that this openness of the gates leaves."""
+        return self.size(self.analysis.evaluate(openness)) / self.full
+
+
+class Constraints:
+    """All limits of some budgets, for one model.
+
+    Args:
+        model: A built Sequential or functional model.
+        budgets: What it has to fit.
+
+    Attributes:
+        gates: The gates of the model, in the order of `keras_l0.gates`.
+        program: The shares that the limits are about, as functions of the openness of
+            the gates.
+    """
+
+    def __init__(self, model: Any, budgets: Sequence[Budget]) -> None:
+        self.model = model
+        analyses = {b.inputs: Analysis(model, b.inputs) for b in budgets}
+        self.each = [
+            Constraint(analyses[budget.inputs], budget, measure)
+            for budget in budgets
+            for measure in budget.limits
+        ]
+        self.gates = self.each[0].analysis.gates
+        tape = Tape([gate.count for gate in self.gates])
+        self.program = Program(tape, [one.share(tape.inputs) for one in self.each])
+        self.slack = np.array([self._slack(k) for k in range(len(self.each))])
+
+    def _slack(self, number: int) -> float:
+        """How far below a limit is near enough: about one unit, at most one percent."""
+        weights = np.eye(len(self.each))[number]
+        prices = self.program.gradient(ones(self.each[0].analysis), weights)
+        unit = max(float(p.max()) for p in prices) * self.each[number].limit ** 0.5
+        return min(max(unit, 0.002), 0.01)
+
+    def limits_at(self, progress: Any) -> Any:
+        """The limits at a point of the ramp (0: all open, 1: the budget)."""
+        limits = ops.convert_to_tensor([one.limit for one in self.each], "float32")
+        return limits + (1.0 - limits) * (1.0 - progress) ** 3
+
+    def require_reachable(self) -> None:
+        """Raises if a limit is below what is left with one unit per gated layer."""
+        for one in self.each:
+            analysis = one.analysis
+            least = [
+                test if not gate.trainable else np.eye(1, gate.count)[0]
+                for gate, test in zip(analysis.gates, analysis.test_open(), strict=True)
+            ]
+            floor = one.share(least)
+            if floor <= one.limit:
+                continue
+            held = []
+            for step in analysis.steps:
+                if step.rule.reason:
+                    lifted = one.size(analysis.evaluate(least, lifted=[step]))
+                    freed = round(floor * one.full - float(lifted))
+                    if freed > 0:
+                        held.append(
+                            f"{step.node.name!r} ({step.rule.reason}; holds back "
+                            f"{freed:,})"
+                        )
+            barriers = ", ".join(held) or "none: what has no gates stays"
+            raise ValueError(
+                f"`{one.measure}` of the budget must be within reach of the gates of "
+                f"{self.model.name!r}. With one unit left in each gated layer, "
+                f"{round(floor * one.full):,} "
+                f"{'MACs' if one.measure == 'macs' else 'parameters'} "
+                f"({floor:.1%}) stay. Barriers: {barriers}. "
+                f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
+            )
+
+
+def ones(analysis: Analysis) -> list[np.ndarray]:
+    """All gates open."""
+    return [np.ones(gate.count) for gate in analysis.gates]

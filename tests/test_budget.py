@@ -1,0 +1,453 @@
+"""Budgets: what they take, what they refuse, and that training keeps them."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_l0
+from keras_l0 import Budget, with_budget
+from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
+from keras_l0.regularizers import L0
+
+
+def data(size=512, seed=0):
+    """Ten inputs, of which two matter."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(size, 10)).astype("float32")
+    return x, np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 0]], 1).astype("float32")
+
+
+def network(name="net"):
+    return keras.Sequential(
+        [
+            keras.Input((10,)),
+            L0Dense(40, activation="relu"),
+            L0Dense(40, activation="relu"),
+            keras.layers.Dense(2),
+        ],
+        name=name,
+    )
+
+
+def density(model, measure="params"):
+    profile = keras_l0.profile(model)
+    return getattr(profile.deployed, measure) / getattr(profile.dense, measure)
+
+
+def train(model, epochs=30, optimizer=None, **options):
+    model.compile(optimizer or keras.optimizers.Adam(0.01), "mse", **options)
+    return model.fit(*data(), batch_size=64, epochs=epochs, verbose=0).history
+
+
+# What a budget is.
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "bytes"])
+@pytest.mark.parametrize("value", [0, -1, 0.0, -0.5, 1.5, float("nan"), float("inf")])
+def test_amounts_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
+        Budget(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["0.1", True, [0.1]])
+def test_amounts_of_another_type(value):
+    with pytest.raises(TypeError, match="`params` must be .*Received: params="):
+        Budget(params=value)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({}, ValueError, "must limit `params`, `macs` or `bytes`"),
+        ({"params": 0.5, "inputs": "drop"}, ValueError, "`inputs` must be one of"),
+        ({"params": 0.5, "layers": 3}, TypeError, "`layers` must be names"),
+        ({"bytes": 9000, "layers": "a"}, ValueError, "`bytes` is the size of a whole"),
+        ({"bytes": 9000, "quantization": "int4"}, ValueError, "`quantization` must be"),
+        ({"params": 0.5, "ramp_steps": -1}, ValueError, "`ramp_steps` must be"),
+        ({"params": 0.5, "ramp_steps": 1.5}, ValueError, "`ramp_steps` must be"),
+    ],
+)
+def test_other_options(options, error, message):
+    with pytest.raises(error, match=message):
+        Budget(**options)
+
+
+def test_config_round_trip():
+    budget = Budget(params=0.2, macs=1000, layers=["a", "b"], ramp_steps=7)
+    config = keras.saving.serialize_keras_object(budget)
+    assert keras.saving.deserialize_keras_object(config) == budget
+    assert budget.limits == {"params": 0.2, "macs": 1000}
+    assert Budget(params=0.2, layers="a").layers == ("a",)
+
+
+# What `with_budget` refuses, before anything is trained.
+
+
+def test_no_gates():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    with pytest.raises(ValueError, match="must have gates.*'plain'.*add_gates"):
+        with_budget(model, Budget(params=0.5))
+
+
+def test_strength_and_budget_on_one_gate():
+    model = keras.Sequential([keras.Input((3,)), L0Dense(4, l0=1e-3, name="first")])
+    with pytest.raises(ValueError, match="a strength or a budget.*l0=0.001.*first"):
+        with_budget(model, Budget(params=0.5))
+
+
+def test_frozen_gates():
+    model = network()
+    for gate in keras_l0.gates(model):
+        gate.trainable = False
+    with pytest.raises(ValueError, match="frozen"):
+        with_budget(model, Budget(params=0.5))
+
+
+def test_what_is_no_budget():
+    with pytest.raises(TypeError, match="`budget` must be a `keras_l0.Budget`"):
+        with_budget(network(), 0.1)
+    with pytest.raises(ValueError, match="`layers` must name layers.*'typo'"):
+        with_budget(network(), Budget(params=0.5, layers=["typo"]))
+    with pytest.raises(ValueError, match="without any macs"):
+        model = keras.Sequential([keras.Input((4,)), L0Dense(4), keras.layers.ReLU()])
+        with_budget(model, Budget(macs=0.5, layers=[model.layers[-1].name]))
+
+
+def test_unreachable_names_the_floor_and_its_barriers():
+    x = keras.Input((4,))
+    h = L0Dense(16)(x)
+    h = keras.layers.LayerNormalization(name="norm")(h)
+    model = keras.Model(x, keras.layers.Dense(16)(h), name="walled")
+    # 4 * 16 + 16, 2 * 16, and 16 * 16 + 16, of which all stays.
+    with pytest.raises(ValueError) as error:
+        with_budget(model, Budget(params=0.5))
+    assert "384 parameters (100.0%) stay" in str(error.value)
+    assert "'norm' (its mean and variance are over all channels" in str(error.value)
+    assert "Received: params=0.5" in str(error.value)
+    with_budget(model, Budget(params=1.0))
+
+
+def test_an_absolute_floor():
+    floor = (10 + 1) + (1 + 1) + (2 + 2)
+    with_budget(network(), Budget(params=floor))
+    with pytest.raises(ValueError, match=f"{floor} parameters .*none: what has no"):
+        with_budget(network(), Budget(params=floor - 1))
+
+
+# What it returns.
+
+
+def two_outputs():
+    x = keras.Input((4,), name="features")
+    h = L0Dense(6, activation="relu", name="shared")(x)
+    outputs = {name: keras.layers.Dense(2, name=name)(h) for name in ("a", "b")}
+    return keras.Model({"features": x}, outputs, name="two")
+
+
+@pytest.mark.parametrize("build", [network, two_outputs])
+def test_a_copy_with_the_same_names_and_weights(build):
+    model = build()
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(np.linspace(-3, 3, gate.count))
+    before = [w.copy() for w in model.get_weights()]
+    copy = with_budget(model, Budget(params=0.5))
+    inputs = keras.tree.map_structure(
+        lambda t: np.ones((3, *t.shape[1:]), "float32"), copy.input
+    )
+    for old, new in zip(
+        keras.tree.flatten(model.predict(inputs, verbose=0)),
+        keras.tree.flatten(copy.predict(inputs, verbose=0)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(old, new)
+    names = [layer.name for layer in model.layers]
+    assert [layer.name for layer in copy.layers][-len(names) :] == names
+    assert copy.count_params() - model.count_params() == 3 + sum(
+        gate.count for gate in keras_l0.gates(model)
+    )
+    assert copy.name == model.name
+    if isinstance(copy.output, dict):
+        assert copy.output_names == model.output_names == ["a", "b"]
+        assert set(copy.output) == set(model.output)
+    for weight in copy.weights:
+        weight.assign(weight + 1)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not any(g.regularizer.get_config().get("budgets")
+                   for g in keras_l0.gates(model))  # fmt: skip
+
+
+def test_an_expected_l2_norm_is_charged_as_ever():
+    layers = [L0Dense(4, l0=L0(l2=0.1)), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((10,)), *layers])
+    budgeted = with_budget(model, Budget(params=0.5))
+    assert float(sum(budgeted.losses)) == float(sum(model.losses)) > 0
+    clone = keras.models.clone_model(budgeted)
+    assert keras_l0.gates(clone)[0].regularizer.l2 == 0.1
+
+
+def test_losses_by_output_name():
+    model = with_budget(two_outputs(), Budget(params=0.5))
+    model.compile("adam", {"a": "mse", "b": "mae"})
+    x = {"features": np.ones((8, 4), "float32")}
+    y = {name: np.ones((8, 2), "float32") for name in "ab"}
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"][-1])
+
+
+def test_plan_profile_strip_and_a_model_around_it():
+    model = with_budget(network(), Budget(params=0.5))
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(np.where(np.arange(gate.count) % 2, 5.0, -5.0))
+    size = keras_l0.profile(model).deployed
+    assert keras_l0.plan(model).after == size
+    stripped = keras_l0.strip(model)
+    assert stripped.count_params() == size.params
+    assert not type(stripped).__module__.startswith("keras_l0")
+    x = keras.Input((10,))
+    outer = keras.Model(x, keras.layers.Dense(1)(model(x)))
+    assert keras_l0.strip(outer).count_params() == size.params + 3
+
+
+# Training.
+
+
+@pytest.mark.parametrize("limit", [{"params": 0.1}, {"macs": 250}])
+def test_training_keeps_the_budget(limit):
+    model = with_budget(network(), Budget(**limit))
+    losses = train(model)["loss"]
+    ((measure, wanted),) = limit.items()
+    full = getattr(keras_l0.profile(model).dense, measure)
+    wanted = wanted / full if isinstance(wanted, int) else wanted
+    assert density(model, measure) == pytest.approx(wanted, abs=0.04)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": lambda: keras.optimizers.SGD(0.05, momentum=0.9)},
+        {"optimizer": lambda: keras.optimizers.AdamW(0.01, global_clipnorm=1.0)},
+        {
+            "optimizer": lambda: keras.optimizers.Adam(
+                0.02, gradient_accumulation_steps=2
+            )
+        },
+        {"steps_per_execution": 4},
+        {"jit_compile": True},
+    ],
+    ids=["sgd", "clipped", "accumulated", "several_steps", "jit"],
+)
+def test_any_way_of_training(options):
+    options = dict(options)
+    if keras.backend.backend() == "torch" and (
+        options.get("jit_compile") or options.get("steps_per_execution")
+    ):
+        pytest.skip("Keras does not do this on Torch")
+    optimizer = options.pop("optimizer", lambda: None)()
+    model = with_budget(network(), Budget(params=0.3))
+    train(model, optimizer=optimizer, **options)
+    assert 0.2 < density(model) <= 0.34
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_any_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    model = with_budget(network(), Budget(params=0.3))
+    train(model)
+    assert 0.2 < density(model) <= 0.34
+
+
+def test_a_budget_for_some_layers():
+    model = network()
+    first, second = (layer.name for layer in model.layers[:2])
+    model = with_budget(
+        model, [Budget(params=0.4, layers=[first]), Budget(macs=0.2, layers=[second])]
+    )
+    train(model, epochs=40)
+    layers = {layer.name: layer for layer in keras_l0.profile(model).layers}
+    shares = [
+        layers[first].deployed.params / layers[first].dense.params,
+        layers[second].deployed.macs / layers[second].dense.macs,
+    ]
+    assert shares[0] <= 0.45 and shares[1] <= 0.25 and len(model.multiplier) == 2
+
+
+def test_frozen_gates_are_counted_but_stay():
+    model = network()
+    keras_l0.gates(model)[0].trainable = False
+    model = with_budget(model, Budget(params=0.5))
+    train(model)
+    assert [layer.kept for layer in keras_l0.profile(model).layers][0] == 40
+    assert density(model) <= 0.53
+
+
+def test_convolutions():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            L0Conv2D(16, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            L0Gate(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model = with_budget(model, Budget(macs=0.3))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8, 8, 1)).astype("float32")
+    y = np.stack([x[:, 2:6, 2:6].mean((1, 2, 3)), (x**2).mean((1, 2, 3))], 1)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(x, y, batch_size=32, epochs=20, verbose=0)
+    assert density(model, "macs") == pytest.approx(0.3, abs=0.08)
+
+
+# The ramp.
+
+
+def test_fit_says_how_long_the_ramp_is():
+    model = with_budget(network(), Budget(params=0.5))
+    assert model.ramp == (0, 0)
+    train(model, epochs=4)
+    assert model.ramp == (32, 16)
+    train(model, epochs=10)
+    assert model.ramp == (112, 16)
+    model = with_budget(network(), Budget(params=0.5, ramp_steps=5))
+    train(model, epochs=1)
+    assert model.ramp == (8, 5)
+
+
+def test_a_generator_says_it_after_an_epoch():
+    def batches():
+        x, y = data()
+        for start in range(0, 512, 64):
+            yield x[start : start + 64], y[start : start + 64]
+
+    class Batches(keras.utils.PyDataset):
+        @property
+        def num_batches(self):
+            return None
+
+        def __getitem__(self, index):
+            return list(batches())[index % 8]
+
+    model = with_budget(network(), Budget(params=0.5))
+    model.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow")
+    model.fit((pair for pair in batches()), epochs=1, verbose=0)
+    assert model.ramp == (8, 4)
+
+
+def test_limits_come_down_cubically():
+    constraints = with_budget(network(), Budget(params=0.2))._constraints
+    found = [float(constraints.limits_at(t)[0]) for t in (0.0, 0.5, 1.0)]
+    assert found == pytest.approx([1.0, 0.3, 0.2])
+
+
+def test_the_multiplier_restarts_at_zero():
+    def set_open(share):
+        for gate in keras_l0.gates(model):
+            is_open = np.arange(gate.count) < share * gate.count
+            gate.assign_log_alpha(np.where(is_open, 5.0, -5.0))
+
+    model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
+    model.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow")
+    model.fit(*data(128), epochs=3, verbose=0)
+    assert model.multiplier[0] > 0
+    set_open(0.1)
+    model(data(8)[0], training=True)
+    assert -100 <= model.multiplier[0] < 0
+    set_open(1.0)
+    model(data(8)[0], training=True)
+    assert 0 < model.multiplier[0] <= 100
+    share = model._constraints.each[0].share
+    gates = keras_l0.gates(model)
+    half = (
+        next(k for k in range(40) if share([1.0 * (np.arange(40) < k)] * 2) > 0.5) - 1
+    )
+    set_open(half / 40)
+    assert [gate.count for gate in gates] == [40, 40]
+    model._constraints.slack = np.array([0.05])
+    model(data(8)[0], training=True)
+    assert model.multiplier == [0.0]
+
+
+def test_evaluation_leaves_it_alone():
+    model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
+    train(model, epochs=2)
+    before = (model.multiplier, model.ramp)
+    model.evaluate(*data(), verbose=0)
+    model.predict(data()[0], verbose=0)
+    model(data()[0])
+    assert (model.multiplier, model.ramp) == before
+
+
+# Files, clones, models around it.
+
+
+def test_saved_and_loaded_it_goes_on_alike(tmp_path):
+    model = with_budget(network(), Budget(params=0.5))
+    train(model, epochs=3)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert type(loaded) is keras_l0.BudgetedModel
+    assert loaded.budgets == model.budgets
+    assert loaded.ramp == model.ramp and loaded.multiplier == model.multiplier
+    assert density(loaded) == density(model)
+    history = loaded.fit(*data(), batch_size=64, epochs=30, verbose=0).history
+    assert density(loaded) <= 0.53 and np.isfinite(history["loss"][-1])
+
+
+def test_a_clone_holds_its_own_gates():
+    model = with_budget(network(), Budget(params=0.3))
+    clone = keras.models.clone_model(model)
+    assert clone.budgets == model.budgets and clone.ramp == (0, 0)
+    own = {id(gate) for gate in keras_l0.gates(clone)}
+    assert {id(gate) for gate in clone._constraints.gates} == own
+    train(clone)
+    assert density(clone) <= 0.34 and density(model) == 1.0
+
+
+def test_inside_another_model():
+    inner = with_budget(network("inner"), Budget(params=0.3, ramp_steps=120))
+    x = keras.Input((10,))
+    model = keras.Model(x, inner(keras.layers.Dense(10, name="front")(x)))
+    train(model)
+    assert inner.ramp[0] == 240
+    assert density(inner) <= 0.34
+
+
+def test_gates_are_pushed_by_what_they_add_to_the_expected_size(gradient):
+    model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(np.linspace(-1, 3, gate.count))
+    model._progress.assign([10.0, 1.0])
+    model(data(8)[0], training=True)
+    (multiplier,), (constraint,) = model.multiplier, model._constraints.each
+    assert multiplier > 0
+    gates = keras_l0.gates(model)
+    raw = [keras.ops.convert_to_numpy(gate.raw).astype("float64") for gate in gates]
+
+    def expected(at):
+        options = gates[0].options
+        log_alpha = [options.learning_rate_multiplier * r for r in at]
+        return constraint.share(
+            [
+                keras.ops.convert_to_numpy(options.distribution.prob_open(x))
+                for x in log_alpha
+            ]
+        )
+
+    for number, gate in enumerate(gates):
+        found = gradient(
+            lambda raw=gate.raw: raw.regularizer(keras.ops.convert_to_tensor(raw)),
+            gate.raw,
+        )
+        for unit in (0, 13, 39):
+            up, down = ([r.copy() for r in raw] for _ in range(2))
+            up[number][unit] += 1e-5
+            down[number][unit] -= 1e-5
+            slope = multiplier * (expected(up) - expected(down)) / 2e-5
+            assert found[unit] == pytest.approx(slope, rel=2e-2)
+    assert sum(float(one) for one in model.losses) == 0
