@@ -100,18 +100,43 @@ def test_weights_are_found_under_the_same_names():
             np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("build", [chain, residual])
+def sequences():
+    x = keras.Input((6, 8))
+    h = layers.Dense(4, name="embed")(x)
+    a = layers.MultiHeadAttention(2, 4, name="attend")(h, h)
+    h = layers.GRU(5, return_sequences=True)(layers.Add()([h, a]))
+    h = layers.Bidirectional(layers.LSTM(3))(h)
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+@pytest.mark.parametrize("build", [chain, residual, sequences])
 def test_a_gate_costs_what_its_removal_saves(build):
     """Against strip: the parameters that are there without one unit."""
     gated = keras_l0.add_gates(build())
+    gates = keras_l0.gates(gated)
     whole = keras_l0.strip(gated, verify=False).count_params()
-    for gate in keras_l0.gates(gated):
-        costs = np.broadcast_to(gate.cost, gate.count)
-        for unit in range(gate.count):
-            gate.assign_log_alpha(np.where(np.arange(gate.count) == unit, -9.0, 9.0))
+    # The units of two directions go in pairs, each charged for a half.
+    pairs = gates[-2:] if build is sequences else []
+    for group in [[gate] for gate in gates if gate not in pairs] + [pairs]:
+        for unit in range(group[0].count if group else 0):
+            costs = 0.0
+            for gate in group:
+                closed = np.arange(gate.count) == unit
+                gate.assign_log_alpha(np.where(closed, CLOSED, OPEN))
+                costs += np.broadcast_to(gate.cost, gate.count)[unit]
             left = keras_l0.strip(gated, verify=False).count_params()
-            assert whole - left == costs[unit]
-        gate.assign_log_alpha(OPEN)
+            assert whole - left == costs
+        for gate in group:
+            gate.assign_log_alpha(OPEN)
+
+
+def test_prices_inside_of_layers_are_saved(tmp_path):
+    gated = keras_l0.add_gates(sequences(), l0=0.1)
+    gated.save(tmp_path / "gated.keras")
+    other = keras.models.load_model(tmp_path / "gated.keras")
+    costs = [gate.cost for gate in keras_l0.gates(gated)]
+    assert [gate.cost for gate in keras_l0.gates(other)] == costs
+    assert penalty(other) == pytest.approx(penalty(gated))
 
 
 def test_units_that_cost_differently():

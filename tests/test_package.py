@@ -262,3 +262,17 @@ def test_there_are_examples_to_run():
     names = {test.name for test in documented()}
     assert {"keras_l0.hard_concrete.HardConcrete", "keras_l0.regularizers.L0"} <= names
     assert len(names) >= 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
+        "StripPlan", "add_gates", "benchmark", "callbacks", "gates", "layers", "plan",
+        "plan_gates", "profile", "quantize_aware", "register_strip_rule",
+        "regularizers", "strip", "to_tflite",
+    ],
+)  # fmt: skip
+def test_what_others_rely_on_is_there(name):
+    assert name in keras_l0.__all__
+    assert hasattr(keras_l0, name)

@@ -23,6 +23,7 @@ from keras_l0.layers import (
     find_gates,
     gated_twin,
 )
+from keras_l0.layers.gated import Gated
 from keras_l0.regularizers import L0
 
 
@@ -224,12 +225,27 @@ class Conversion:
         each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
         return max(each, key=lambda strength: strength.l0)
 
+    def _priced(self, twin: Any) -> Any:
+        """A layer that is gated inside, its gates charged for all that they save."""
+        (saves,) = (
+            group.saves
+            for group in self.gated
+            for place in group.places
+            if place.tensor is None and place.step.node.operation is twin
+        )
+        layers = [one for one in twin._flatten_layers() if isinstance(one, Gated)]
+        for layer in layers:
+            # Two directions of a recurrence share what a pair of units saves.
+            costs = [size.params / len(layers) for size in saves]
+            layer.price = layer.gate.cost = _one_if_equal(costs)
+        return twin
+
     def _copied(self, node: Node, copies: dict[int, Any]) -> Any:
         """The operation of a node, anew."""
         old = node.operation
         if id(old) not in copies:
             if id(old) in self.twins:
-                copies[id(old)] = old
+                copies[id(old)] = self._priced(old)
             elif isinstance(old, keras.Layer):
                 copies[id(old)] = copied(old, node.name)
             else:

@@ -40,7 +40,7 @@ class _GatedHeads(_Base):
         if not self.gate.built:
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
             self.gate.build((*query_shape[:-1], *self.head_shape))
-            self.gate.cost = switched / self.gate.count
+            self.charge(switched / self.gate.count)
 
     def switched_weights(self) -> list[Any]:
         # The output's bias is there whichever heads are.

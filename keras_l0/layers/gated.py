@@ -57,6 +57,9 @@ class Gated(_Layer):
 
     plain_class: type[keras.layers.Layer]
     # Further arguments, by name: default, type, and what the docstring says of them.
+    # What a gate is charged for instead of the weights of its own that it switches: a
+    # number, or one number per gate. It is saved with the layer.
+    price: float | list[float] | None = None
     gate_arguments: dict[str, tuple[Any, Any, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -134,7 +137,11 @@ class Gated(_Layer):
             shape = self.gated_shape(input_shape)
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
             self.gate.build(shape)
-            self.gate.cost = switched / self.gate.count
+            self.charge(switched / self.gate.count)
+
+    def charge(self, cost: Any) -> None:
+        """Sets what a gate is charged for, unless `price` has set it."""
+        self.gate.cost = cost if self.price is None else self.price
 
     def switched_weights(self) -> list[Any]:
         """The layer's weights of which each unit has an equal part."""
@@ -182,13 +189,16 @@ class Gated(_Layer):
             "l0": keras.saving.serialize_keras_object(self.gate.regularizer),
             "gate_options": keras.saving.serialize_keras_object(self.gate.options),
             "gate_trainable": self.gate.trainable,
+            **({} if self.price is None else {"gate_price": self.price}),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
         gate_trainable = config.pop("gate_trainable", True)
+        price = config.pop("gate_price", None)
         layer = super().from_config(config)
+        layer.price = price
         if not gate_trainable:
             layer.gate.trainable = False
         return layer
