@@ -212,8 +212,7 @@ def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.
     require_graph(model)
     budgets = as_budgets(budget)
     gates = find_gates(model)
-    _require_free(model, gates)
-    Constraints(model, budgets).require_reachable()
+    require_within_reach(model, budgets)
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     copy = keras.models.clone_model(model)
@@ -223,11 +222,24 @@ def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.
         getattr(layer, "finalize_state", lambda: None)()
     for old, new in zip(gates, find_gates(copy), strict=True):
         new.trainable = old.trainable
-        new.regularizer = SetByBudget(budgets, old.regularizer.l2)
-    return BudgetedModel(copy.input, copy.output, name=model.name)
+    return put_under(budgets, copy)
 
 
-def _require_free(model: keras.Model, gates: list[Any]) -> None:
+def put_under(budgets: Sequence[Budget], model: keras.Model) -> BudgetedModel:
+    """The same layers as a model under budgets, which have been checked."""
+    for gate in find_gates(model):
+        gate.regularizer = SetByBudget(budgets, gate.regularizer.l2)
+    return BudgetedModel(model.input, model.output, name=model.name)
+
+
+def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
+    """Raises unless a model has gates without strengths, and these reach the budgets.
+
+    Args:
+        model: A gated model.
+        budgets: What it has to fit.
+    """
+    gates = find_gates(model)
     if not gates:
         raise ValueError(
             f"`model` must have gates for a budget to close. Received: {model.name!r}, "
@@ -246,6 +258,7 @@ def _require_free(model: keras.Model, gates: list[Any]) -> None:
             "`model` must have trainable gates for a budget to close. Received: "
             f"{model.name!r}, all of whose gates are frozen"
         )
+    Constraints(model, budgets).require_reachable()
 
 
 def _vector(x: Any) -> Any:

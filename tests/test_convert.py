@@ -303,6 +303,15 @@ def test_strengths_by_layer():
     assert [g.regularizer.l0 for g in keras_l0.gates(gated)] == [1e-3, 1e-5]
 
 
+def test_under_a_budget():
+    gated = keras_l0.add_gates(residual(), budget=keras_l0.Budget(params=0.5))
+    gated.compile(keras.optimizers.Adam(0.01), "mse")
+    gated.fit(images(64), np.zeros((64, 2)), 2, epochs=10, verbose=0)
+    share = keras_l0.strip(gated).count_params() / residual().count_params()
+    assert 0.4 <= share <= 0.6
+    assert gated.name == "residual"
+
+
 def test_plan_gates_tells_it_all():
     model = residual()
     plan = keras_l0.plan_gates(model)
@@ -362,6 +371,14 @@ class Subclassed(keras.Model):
         (chain, {"layers": 3}, TypeError, "`layers` must be a name, a pattern"),
         (chain, {"layers": [3]}, TypeError, "`layers` must hold names, patterns"),
         (chain, {"gate_options": 3}, TypeError, "Gate options must be"),
+        (chain, {"budget": 0.5}, TypeError, "`budget` must be a `keras_l0.Budget`"),
+        (
+            chain,
+            {"l0": 1e-3, "budget": keras_l0.Budget(params=0.5)},
+            ValueError,
+            "either a strength or a budget",
+        ),
+        (chain, {"budget": keras_l0.Budget(params=0.001)}, ValueError, "reach"),
         (chain, {"seed": 0.5}, TypeError, "`seed` must be an integer or None"),
     ],
 )

@@ -267,10 +267,10 @@ def test_there_are_examples_to_run():
 @pytest.mark.parametrize(
     "name",
     [
-        "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
+        "Budget", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
         "StripPlan", "add_gates", "benchmark", "callbacks", "gates", "layers", "plan",
         "plan_gates", "profile", "quantize_aware", "register_strip_rule",
-        "regularizers", "strip", "to_tflite",
+        "regularizers", "strip", "to_tflite", "with_budget",
     ],
 )  # fmt: skip
 def test_what_others_rely_on_is_there(name):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 
+from keras_l0.budget import Budget, as_budgets
+from keras_l0.budgeted import put_under, require_within_reach
 from keras_l0.convert.conversion import Conversion
 from keras_l0.convert.plan import GatePlan
 from keras_l0.convert.selection import Selector, Strength
@@ -49,6 +51,7 @@ def add_gates(
     model: keras.Model,
     l0: Strength = 0.0,
     *,
+    budget: Budget | Sequence[Budget] | None = None,
     layers: Selector | Iterable[Selector] | None = None,
     skip: Selector | Iterable[Selector] = (),
     gate_options: GateOptions | None = None,
@@ -70,6 +73,8 @@ def add_gates(
             mapping from what ``layers`` takes to strengths, of which the first that
             fits a layer counts (0 if none does; of layers that share a mask the
             largest).
+        budget: How large the stripped model may be, instead of a strength: a `Budget`,
+            or several of them.
         layers: Which layers to gate: the name of a layer or a pattern such as
             ``"block3_*"``, a layer class, a layer, a function that takes a layer and
             returns whether to gate it, or several of these. None gates all. Units that
@@ -79,14 +84,16 @@ def add_gates(
         seed: Seed of the gates' noise.
 
     Returns:
-        A functional model with the same inputs, outputs and layer names, and a copy of
-        the weights. With all gates open, as they are at the start, it computes the
-        same. Nested models are inlined. It is not compiled.
+        A functional model (under a budget, a `BudgetedModel`) with the same inputs,
+        outputs and layer names, and a copy of the weights. With all gates open, as they
+        are at the start, it computes the same. Nested models are inlined. It is not
+        compiled.
 
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If the model has no readable graph, holds gates already or weights
-            that are not finite, or if a selection fits no layer.
+            that are not finite, if a selection fits no layer, if both a strength and a
+            budget are given, or if the gates cannot reach the budget.
 
     Example:
         >>> import keras, keras_l0
@@ -114,4 +121,9 @@ def add_gates(
             f"of it ({left or 'it has no layers with weights'}).",
             stacklevel=2,
         )
-    return conversion.build(seed)
+    gated = conversion.build(seed)
+    if budget is None:
+        return gated
+    budgets = as_budgets(budget)
+    require_within_reach(gated, budgets)
+    return put_under(budgets, gated)
