@@ -196,6 +196,12 @@ CASES = {
 }
 
 
+if hasattr(keras.layers, "ReversibleEmbedding"):
+    _embedding = CASES[keras_l0.layers.L0Embedding]
+    _reversible = keras_l0.layers.L0ReversibleEmbedding
+    CASES[_reversible] = dataclasses.replace(_embedding, cls=_reversible)
+
+
 def _granular(cls, granularity, shape, cost):
     """The case of a layer whose gates switch something other than units."""
     case = CASES[cls]

@@ -1,5 +1,7 @@
 """Gated layers: thin subclasses of the Keras layers they extend."""
 
+import keras
+
 from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttention
 from keras_l0.layers.conv import (
     L0Conv1D,
@@ -31,3 +33,9 @@ __all__ = [
     "L0SeparableConv2D", "L0SharedGate", "L0SimpleRNN", "L0Switch", "find_gates",
     "gated_twin",
 ]  # fmt: skip
+
+# Keras 3.10 has no such layer to extend.
+if hasattr(keras.layers, "ReversibleEmbedding"):
+    from keras_l0.layers.embedding import L0ReversibleEmbedding  # noqa: F401
+
+    __all__ += ["L0ReversibleEmbedding"]

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_l0.layers.gated import Gated
 
@@ -39,3 +40,53 @@ class L0Embedding(Gated, keras.layers.Embedding):
             listed = isinstance(self._initial, list) and len(self._initial) == 1
             self.embeddings.assign(self._initial[0] if listed else self._initial)
             self._initial = None
+
+
+# Keras 3.10 has no such layer.
+if hasattr(keras.layers, "ReversibleEmbedding"):
+
+    @keras.saving.register_keras_serializable(package="keras_l0")
+    class L0ReversibleEmbedding(Gated, keras.layers.ReversibleEmbedding):
+        """`keras.layers.ReversibleEmbedding` with one gate per embedding dimension.
+
+        A gate multiplies its dimension behind the table, and in front of it where the
+        layer is called with ``reverse=True``. Such a call takes the gates that the last
+        embedding has drawn. A dimension switches its column of the table; of both
+        tables, if ``tie_weights`` is False.
+
+        Example:
+            >>> import keras, keras_l0
+            >>> layer = keras_l0.layers.L0ReversibleEmbedding(100, 4, l0=1e-5)
+            >>> h = layer(keras.ops.ones((2, 5), "int32"))
+            >>> tuple(h.shape), tuple(layer(h, reverse=True).shape)
+            ((2, 5, 4), (2, 5, 100))
+            >>> layer.gate.cost  # one weight for each of the 100 indices
+            100.0
+        """
+
+        @property
+        def gates_outputs(self) -> bool:
+            return False
+
+        def gated_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+            return (None, self.output_dim)
+
+        def by_unit(self, weight: Any) -> Any:
+            if weight is not self.embeddings:  # the other way round
+                weight = ops.transpose(weight)
+            return super().by_unit(weight)
+
+        def call(  # type: ignore[override]
+            self, inputs: Any, reverse: bool = False, training: bool | None = None
+        ) -> Any:
+            if not reverse:
+                return super().call(inputs, training=training)
+            inputs = ops.cast(inputs, self.compute_dtype)
+            z = self.gate.values(ops.shape(inputs), training, again=True)
+            plain = super(Gated, self).call
+            return self.rematerialized(lambda x: plain(x, reverse=True), inputs * z)
+
+        def compute_output_spec(
+            self, inputs: Any, reverse: bool = False, training: bool | None = None
+        ) -> Any:
+            return super().compute_output_spec(inputs, reverse=reverse)

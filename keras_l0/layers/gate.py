@@ -173,21 +173,23 @@ class L0Gate(keras.layers.Layer):
         inputs = ops.cast(inputs, self.compute_dtype)
         return inputs * self.values(ops.shape(inputs), training)
 
-    def values(self, shape: Sequence[Any], training: bool | None = None) -> Any:
+    def values(
+        self, shape: Sequence[Any], training: bool | None = None, again: bool = False
+    ) -> Any:
         """The gates to multiply a batch by, in a shape that broadcasts over it.
 
         Args:
             shape: Shape of the batch.
             training: Whether to draw the gates (True) or to use their test-time values.
+            again: Whether to give those that were drawn last.
         """
         broadcast = self.broadcast_shape(len(shape))
         if training and self.trainable:
             drawn = broadcast
             if self.options.noise == "example":
                 drawn = (shape[0], *broadcast)
-            noise = keras.random.uniform(
-                drawn, dtype=self.raw.dtype, seed=self.seed_generator
-            )
+            seed = _Again(self.seed_generator) if again else self.seed_generator
+            noise = keras.random.uniform(drawn, dtype=self.raw.dtype, seed=seed)
             log_alpha = ops.reshape(self.log_alpha, broadcast)
             z = self.options.distribution.sample(log_alpha, noise)
         else:
@@ -259,6 +261,18 @@ class L0Gate(keras.layers.Layer):
             "options": keras.saving.serialize_keras_object(self.options),
             "seed": self.seed,
         }
+
+
+class _Again(keras.random.SeedGenerator):
+    """Gives the seed that a generator gave last."""
+
+    def __init__(self, generator: keras.random.SeedGenerator) -> None:
+        self.generator = generator
+
+    def next(self, ordered: bool = True) -> Any:
+        state = ops.convert_to_tensor(self.generator.state)
+        step = ops.convert_to_tensor(np.array([0, 1]), dtype=state.dtype)
+        return ops.subtract(state, step)
 
 
 class _Penalty(keras.regularizers.Regularizer):

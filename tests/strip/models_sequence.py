@@ -135,6 +135,8 @@ def embedding_gated_inside_dead():
 
 
 if hasattr(layers, "ReversibleEmbedding"):
+    from keras_l0.layers import L0ReversibleEmbedding
+
     for _tied in (True, False):
 
         @case(name=f"reversible_embedding_tied_{_tied}")
@@ -152,6 +154,41 @@ if hasattr(layers, "ReversibleEmbedding"):
             h = L0Gate()(embed(x))
             h = layers.BatchNormalization(epsilon=0.01)(h)
             return keras.Model(x, embed(h, reverse=True))
+
+        @case(name=f"reversible_embedding_gated_inside_{_tied}")
+        def reversible_gated_inside(tied=_tied):
+            x = tokens()
+            embed = L0ReversibleEmbedding(5, 9, tie_weights=tied)
+            h = embed(x)
+            h = layers.Add()([h, layers.Dense(9)(L0Dense(5, "relu")(h))])
+            return keras.Model(x, embed(L0Gate()(h), reverse=True))
+
+        @case(name=f"reversible_embedding_gated_alone_{_tied}")
+        def reversible_gated_alone(tied=_tied):
+            x = tokens()
+            embed = L0ReversibleEmbedding(5, 9, tie_weights=tied)
+            h = layers.BatchNormalization(epsilon=0.01)(embed(x))
+            return keras.Model(x, embed(h, reverse=True))
+
+        @case(name=f"reversible_embedding_dead_{_tied}", dead=("b",), alive=False)
+        def reversible_dead(tied=_tied):
+            x = tokens()
+            embed = L0ReversibleEmbedding(5, 9, tie_weights=tied, name="b")
+            h = layers.LSTM(9, return_sequences=True)(embed(x))
+            return keras.Model(x, embed(h, reverse=True))
+
+    @case
+    def reversible_embedding_gated_inside_reverse_only():
+        x = keras.Input((4, 9))
+        embed = L0ReversibleEmbedding(5, 9, logit_soft_cap=3.0)
+        embed.build((None, 9))
+        return keras.Model(x, embed(layers.Dense(9)(x), reverse=True))
+
+    @case
+    def reversible_embedding_gated_inside_forward_only():
+        x = tokens()
+        h = L0ReversibleEmbedding(5, 9, mask_zero=True)(x)
+        return keras.Model(x, layers.Dense(2)(layers.GRU(3)(h)))
 
     @case
     def reversible_embedding_forward_only():

@@ -211,7 +211,8 @@ class PositionMoves:
         return kind(4, r.randint(2, 6), mask_zero=masked)(x)
 
     def reversible(self, x, r):
-        embed = layers.ReversibleEmbedding(4, 5, tie_weights=r.random() < 0.5)
+        kind = self.twin(layers.ReversibleEmbedding, r)
+        embed = kind(4, 5, tie_weights=r.random() < 0.5)
         h = L0Gate()(embed(x))
         h = layers.BatchNormalization(epsilon=0.01)(h) if r.random() < 0.5 else h
         h = layers.Add()([h, layers.Dense(5)(L0Dense(4, "relu")(h))])

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0 import layers as l0_layers
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -66,26 +67,30 @@ class EmbeddingRule(ReadingRule):
 
 
 def _reversible() -> list[type]:
-    """The layer, if this Keras has it."""
-    found = getattr(keras.layers, "ReversibleEmbedding", None)
-    return [] if found is None else [found]
+    """The layer and its gated twin, if this Keras has them."""
+    names = (keras.layers, "ReversibleEmbedding"), (l0_layers, "L0ReversibleEmbedding")
+    return [getattr(module, name) for module, name in names if hasattr(module, name)]
 
 
 @register_strip_rule(*_reversible())
 class ReversibleEmbeddingRule(EmbeddingRule):
     """An embedding whose table also turns dimensions into one logit per index.
 
-    Both kinds of calls keep the same embedding dimensions.
+    Both kinds of calls keep the same embedding dimensions. In reverse, gated dimensions
+    are hidden channels.
     """
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         self.reverse = bool(self.node.option("reverse", False))
         if not self.reverse:
             return super().connect(atoms)
-        if self.ins[0].size != self.layer.output_dim or not self.readable([0]):
+        (x,) = self.ins
+        if x.size != self.layer.output_dim or not self.readable([0]):
             raise Barrier("its input's channels lie on another axis")
         self.roles, self.read = (0,), self.readable([0])
-        return [opaque(self.node.outputs[0].shape, atoms)]
+        logits = opaque(self.node.outputs[0].shape, atoms)
+        hidden = [Channels.rest_at_zero(None, x.atoms)] if self.gates else []
+        return [logits, *hidden]
 
     @property
     def coupled(self) -> list[Channels]:
@@ -97,20 +102,47 @@ class ReversibleEmbeddingRule(EmbeddingRule):
     def absorbs_factor(self) -> bool:
         return not self.reverse and not self.shares_weights
 
+    def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
+        if not self.reverse or gate is None:
+            return super().forward(ins, gate)
+        logits, _ = super().forward(ins, None)
+        return [logits, Flow(gate, 0.0 * gate)]
+
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
+        if not self.reverse:
+            return outs
         # There are as many logits as indices: all stay.
-        return ReadingRule.claims(self, flows, outs) if self.reverse else outs
+        logits, *hidden = outs
+        nothing = [Demand(0.0 * d.need, 0.0 * d.pin) for d in hidden]
+        return [*ReadingRule.claims(self, flows, [logits]), *nothing]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        asked = super().backward(ins, outs[:1], demands[:1])
+        # What is behind a closed gate is not read.
+        for hidden in outs[1:]:
+            asked = [Demand(d.need * hidden.alive, d.pin * hidden.alive) for d in asked]
+        return asked
 
     def size(self, ins: list[Any], keep_in: list[Any], keep: list[Any]) -> Size:
         table = self.layer.input_dim * count((keep_in if self.reverse else keep)[0])
         reads = positions(self.node.inputs[0].shape) if self.reverse else 0
         return Size(table * (1 if self.layer.tie_weights else 2), table * reads)
 
+    def constants(self, site: Site) -> list[np.ndarray]:
+        if self.reverse:
+            return [np.full(self.outs[0].size, np.nan)]
+        return super().constants(site)
+
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        gate = 1.0 if site.gate is None else site.gate
         keep = site.ins[0].keep if self.reverse else site.keep[0]
-        table = self._table(1.0 if self.reverse else site.factor)
-        kernel = table.T if self.layer.tie_weights else self.layer.reverse_embeddings
-        kernel = float64(kernel)
+        table = self._table(gate if self.reverse else site.scale)
+        if self.layer.tie_weights:
+            kernel = table.T
+        else:
+            kernel = (float64(self.layer.reverse_embeddings).T * gate).T
         kernel = self.rows(site, 0, kernel)[0] if self.reverse else kernel[keep]
         if self.layer.tie_weights:
             return self._rebuilt(site, keep, kernel.T)
