@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0 import layers as l0_layers
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -26,7 +25,7 @@ from keras_l0.analysis.rules.reading import (
     positions,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.layers import L0Embedding
+from keras_l0.layers import L0Embedding, embedding
 
 
 @register_strip_rule(keras.layers.Embedding, L0Embedding)
@@ -68,7 +67,7 @@ class EmbeddingRule(ReadingRule):
 
 def _reversible() -> list[type]:
     """The layer and its gated twin, if this Keras has them."""
-    names = (keras.layers, "ReversibleEmbedding"), (l0_layers, "L0ReversibleEmbedding")
+    names = (keras.layers, "ReversibleEmbedding"), (embedding, "L0ReversibleEmbedding")
     return [getattr(module, name) for module, name in names if hasattr(module, name)]
 
 
