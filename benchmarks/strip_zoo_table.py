@@ -30,9 +30,9 @@ comparison shows nothing. "Mutant" is the difference with two kept units of one 
 swapped."""
 
 CORNERS = """Corners are random gates, each stripped: `cost(open)` is compared with the
-parameters and MACs of the stripped model, and in "with dead layers" of them some layer
-is closed as a whole. Small are the families with few and narrow blocks that the tests
-use."""
+parameters and MACs of the stripped model, of every tenth the outputs as well. In "with
+dead layers" of them some layer is closed as a whole. Small are the families with few
+and narrow blocks that the tests use."""
 
 MODEL_HEADER = (
     "model | parameters | reachable | MCT | plan (s) | rewrite (s) | copy (s) | "
