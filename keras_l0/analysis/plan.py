@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Size
+from keras_l0.analysis.facts import Atoms, Size
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 
@@ -257,30 +257,24 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
 
 def _groups(analysis: Analysis, after: Evaluation) -> list[PlannedGroup]:
     """Layers that share decisions, and how many of these are kept."""
-    members: dict[int, set[int]] = {}
-    owner: dict[int, int] = {}
     makers = [(s, slot) for s in analysis.steps for slot in analysis.own_units(s)]
-    for number, (_, slot) in enumerate(makers):
-        atoms = set(analysis.atoms(slot).tolist())
-        met = {owner[atom] for atom in atoms & owner.keys()}
-        members[number] = {number}.union(*(members.pop(other) for other in met))
-        owner.update((a, number) for a, o in list(owner.items()) if o in met)
-        owner.update(dict.fromkeys(atoms, number))
+    ties = Atoms()
+    ties.new(analysis.atom_count)
+    for _, slot in makers:
+        atoms = analysis.atoms(slot)
+        ties.tie(atoms, np.full(len(atoms), atoms[0]))
+    label = ties.resolve()
+    members: dict[int, list[tuple[Step, int]]] = {}
+    for step, slot in makers:
+        members.setdefault(int(label[analysis.atoms(slot)[0]]), []).append((step, slot))
     groups = []
     for group in members.values():
-        names = dict.fromkeys(makers[n][0].node.name for n in sorted(group))
-        if len(names) == 1:
-            continue
-        decisions: dict[int, bool] = {}
-        for number in group:
-            slot = makers[number][1]
-            for atom, kept in zip(
-                analysis.atoms(slot).tolist(), after.keep[slot], strict=True
-            ):
-                decisions[atom] = decisions.get(atom, False) or bool(kept)
-        groups.append(
-            PlannedGroup(tuple(names), len(decisions), sum(decisions.values()))
-        )
+        names = dict.fromkeys(step.node.name for step, _ in group)
+        if len(names) > 1:
+            atoms = np.concatenate([analysis.atoms(slot) for _, slot in group])
+            kept = np.concatenate([after.keep[slot] for _, slot in group]) > 0
+            units, left = len(np.unique(atoms)), len(np.unique(atoms[kept]))
+            groups.append(PlannedGroup(tuple(names), units, left))
     return groups
 
 
