@@ -30,7 +30,8 @@ class Budget:
         params: Parameters, as Keras counts them.
         macs: Multiply-accumulates per example.
         bytes: Size of the TFLite file, in bytes. Training aims at an estimate of it,
-            by the bytes of a weight and what each call takes beside.
+            by the bytes of a weight and what each call takes beside; `strip` with a
+            budget then measures the file.
         quantization: As in `keras_l0.to_tflite`: of the file that ``bytes`` limits.
         layers: Names of the layers whose size counts. Default: the whole model.
         inputs: As in `keras_l0.strip`: of the stripped model that is measured.
@@ -103,6 +104,11 @@ class Budget:
         """What is limited, and to how much."""
         found = {name: getattr(self, name) for name in MEASURES}
         return {name: limit for name, limit in found.items() if limit is not None}
+
+    @property
+    def weight_bytes(self) -> int:
+        """What one weight takes in the file."""
+        return WEIGHT_BYTES[self.quantization]
 
     @classmethod
     def get(cls, identifier: Any) -> Budget:

@@ -211,8 +211,12 @@ def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.
     """
     require_graph(model)
     budgets = as_budgets(budget)
-    gates = find_gates(model)
     require_within_reach(model, budgets)
+    return put_under(budgets, copy_of(model))
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """A functional copy of a model with its weights, not compiled."""
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     copy = keras.models.clone_model(model)
@@ -220,9 +224,9 @@ def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.
     for layer in copy._flatten_layers():
         # Layers that adapt to data compute with what they derived from weights.
         getattr(layer, "finalize_state", lambda: None)()
-    for old, new in zip(gates, find_gates(copy), strict=True):
+    for old, new in zip(find_gates(model), find_gates(copy), strict=True):
         new.trainable = old.trainable
-    return put_under(budgets, copy)
+    return copy
 
 
 def put_under(budgets: Sequence[Budget], model: keras.Model) -> BudgetedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras_l0.analysis.evaluation import Evaluation, total_size
 from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
-from keras_l0.budget import WEIGHT_BYTES, Budget
+from keras_l0.budget import Budget
 
 # A TFLite file beside its weights: the frame, and each call with its tensors.
 _FRAME_BYTES, _CALL_BYTES = 1000, 400
@@ -26,7 +27,9 @@ class Constraint:
         full: The size with all gates open.
     """
 
-    def __init__(self, analysis: Analysis, budget: Budget, measure: str) -> None:
+    def __init__(
+        self, analysis: Analysis, budget: Budget, measure: str, rest: int | None
+    ) -> None:
         self.analysis, self.budget, self.measure = analysis, budget, measure
         self.names = analysis.named("layers", budget.layers)
         self.full = float(self.size(analysis.evaluate(ones(analysis))))
@@ -37,11 +40,14 @@ class Constraint:
                 f"{measure}"
             )
         amount = budget.limits[measure]
-        each, rest = 1, 0
-        if measure == "bytes":
-            calls = sum(step.node.operation is not None for step in analysis.steps)
+        each = 1
+        if measure != "bytes":
+            rest = 0
+        else:
+            each = budget.weight_bytes
+        if rest is None:
             # The rest of the file does not shrink with the weights.
-            each = WEIGHT_BYTES[budget.quantization]
+            calls = sum(step.node.operation is not None for step in analysis.steps)
             rest = _FRAME_BYTES + _CALL_BYTES * calls
         if isinstance(amount, float):
             amount *= each * self.full + rest
@@ -68,28 +74,43 @@ class Constraints:
     Args:
         model: A built Sequential or functional model.
         budgets: What it has to fit.
+        rest: For each budget the bytes of its file that are no weights, if known.
+        options: As in `Analysis`.
 
     Attributes:
         gates: The gates of the model, in the order of `keras_l0.gates`.
-        program: The shares that the limits are about, as functions of the openness of
-            the gates.
     """
 
-    def __init__(self, model: Any, budgets: Sequence[Budget]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        budgets: Sequence[Budget],
+        rest: Sequence[int | None] = (),
+        **options: Any,
+    ) -> None:
         self.model = model
-        analyses = {b.inputs: Analysis(model, b.inputs) for b in budgets}
+        analyses = {b.inputs: Analysis(model, b.inputs, **options) for b in budgets}
+        rest = rest or [None] * len(budgets)
         self.each = [
-            Constraint(analyses[budget.inputs], budget, measure)
-            for budget in budgets
+            Constraint(analyses[budget.inputs], budget, measure, beside)
+            for budget, beside in zip(budgets, rest, strict=True)
             for measure in budget.limits
         ]
         self.gates = self.each[0].analysis.gates
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The shares that are limited, as functions of the openness of the gates."""
         tape = Tape([gate.count for gate in self.gates])
-        self.program = Program(tape, [one.share(tape.inputs) for one in self.each])
-        self.slack = np.array([self._slack(k) for k in range(len(self.each))])
+        return Program(tape, [one.share(tape.inputs) for one in self.each])
+
+    @functools.cached_property
+    def slack(self) -> np.ndarray:
+        """How far below each limit the size is near enough."""
+        return np.array([self._slack(k) for k in range(len(self.each))])
 
     def _slack(self, number: int) -> float:
-        """How far below a limit is near enough: about one unit, at most one percent."""
+        """About one unit, at most one percent."""
         weights = np.eye(len(self.each))[number]
         prices = self.program.gradient(ones(self.each[0].analysis), weights)
         unit = max(float(p.max()) for p in prices) * self.each[number].limit ** 0.5

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,8 @@ from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 from keras_l0.analysis.rules.base import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
+from keras_l0.budget import Budget
+from keras_l0.closing import fitting
 from keras_l0.layers import find_gates
 from keras_l0.verification import verify_equal
 
@@ -26,6 +29,7 @@ def strip(
     keep: Iterable[str] = (),
     round_to: int = 1,
     min_units: int = 1,
+    budget: Budget | Sequence[Budget] | None = None,
     verify: bool = True,
     data: Any = None,
 ) -> keras.Model:
@@ -42,6 +46,10 @@ def strip(
         round_to: Unit counts are rounded up to a multiple of this; a head counts as
             the features that it has.
         min_units: No layer that stays is left with fewer units.
+        budget: What the result has to fit, a `Budget` or several. If it would not, the
+            gates that are least likely to be open for what they cost are closed first,
+            and the outputs are those of the model with these gates closed. Of
+            ``bytes``, the TFLite file itself is measured.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
 
@@ -56,7 +64,8 @@ def strip(
     Raises:
         TypeError: If ``model`` is not a Keras model.
         ValueError: If ``model`` has no readable graph or holds a NaN or infinite
-            weight, an option is out of range, or a barrier cannot be made anew.
+            weight, an option is out of range, a budget out of reach, or a barrier
+            cannot be made anew.
         RuntimeError: If the new model disagrees with the old one by more than rounding,
             or the rule of a layer fails.
 
@@ -73,6 +82,14 @@ def strip(
         (2, 23, 16)
     """
     require_finite(model)
+    if budget is not None:
+        options: dict[str, Any] = {
+            "keep": keep, "round_to": round_to, "min_units": min_units
+        }  # fmt: skip
+        make = functools.partial(
+            strip, inputs=inputs, **options, verify=verify, data=data
+        )
+        return fitting(model, budget, inputs, make, **options)
     analysis = Analysis(
         model, inputs, keep=keep, round_to=round_to, min_units=min_units
     )

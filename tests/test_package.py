@@ -183,7 +183,7 @@ NEVER = {
     "schedules": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "budget": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "callbacks": {"export", "cli", "demo"},
-    "rewrite": {"callbacks", "budget", "schedules", "export", "report", "cli", "demo"},
+    "rewrite": {"callbacks", "schedules", "export", "report", "cli", "demo"},
     "report": {"callbacks", "cli", "demo"},
     "export": {"callbacks", "convert", "cli", "demo"},
 }  # fmt: skip

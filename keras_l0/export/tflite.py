@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from typing import Any
 
 import keras
@@ -29,6 +30,14 @@ from keras_l0.report import profile
 
 # A model without data of its own is compared with its file on this many examples.
 _EXAMPLES = 16
+
+
+def file_bytes(model: keras.Model, quantization: str | None = None) -> int:
+    """How large the TFLite file of a model is; random examples set its ranges."""
+    examples = random_arrays(model, _EXAMPLES) if quantization == "int8" else None
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.tflite")
+        return to_tflite(model, path, quantization, examples, verify=False).bytes
 
 
 def to_tflite(

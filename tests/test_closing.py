@@ -1,0 +1,122 @@
+"""strip with a budget: the cheapest gates close until it is kept."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_l0
+from keras_l0 import Budget, add_gates, strip, with_budget
+from keras_l0.layers import L0Dense
+
+
+def network(seed=0):
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            L0Dense(40, activation="relu"),
+            L0Dense(40, activation="relu"),
+            layers.Dense(2),
+        ],
+        name="net",
+    )
+    rng = np.random.default_rng(seed)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(rng.normal(2, 2, gate.count))
+    return model
+
+
+def residual():
+    x = keras.Input((8, 8, 3))
+    h = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    for _ in range(2):
+        y = layers.Conv2D(16, 3, padding="same", use_bias=False)(h)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.Conv2D(16, 3, padding="same", use_bias=False)(y)
+        h = layers.ReLU()(layers.Add()([h, layers.BatchNormalization()(y)]))
+    return keras.Model(x, layers.Dense(4)(layers.GlobalAveragePooling2D()(h)))
+
+
+@pytest.mark.parametrize("limit", [{"params": 0.3}, {"macs": 0.1}, {"params": 0.15}])
+@pytest.mark.parametrize("build", [network, lambda: add_gates(residual())])
+def test_the_result_fits_and_is_not_needlessly_small(build, limit):
+    model = build()
+    ((measure, amount),) = limit.items()
+    dense = keras_l0.profile(model).dense
+    allowed = amount * getattr(dense, measure) if isinstance(amount, float) else amount
+    stripped = strip(model, budget=Budget(**limit))
+    size = getattr(keras_l0.profile(stripped).dense, measure)
+    assert 0.6 * allowed < size <= allowed
+    assert keras_l0.profile(model).dense == dense
+    assert stripped.count_params() <= dense.params
+
+
+def test_what_fits_already_stays_as_it_is():
+    model = network()
+    plain = strip(model)
+    fitted = strip(model, budget=Budget(params=1.0))
+    for a, b in zip(plain.get_weights(), fitted.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_least_likely_close_first():
+    model = network()
+    first = keras_l0.gates(model)[0]
+    first.assign_log_alpha(np.linspace(3, 8, 40))
+    keras_l0.gates(model)[1].assign_log_alpha(9.0)
+    model.get_layer(index=0).bias.assign(np.arange(40.0))
+    stripped = strip(model, budget=Budget(params=0.6))
+    kept = stripped.layers[1].get_weights()[1]
+    np.testing.assert_array_equal(kept, np.arange(40 - len(kept), 40))
+
+
+def test_several_budgets_and_other_options():
+    budgets = [Budget(macs=0.5), Budget(params=0.4)]
+    stripped = strip(network(), budget=budgets, round_to=8)
+    assert [layer.units % 8 for layer in stripped.layers[1:3]] == [0, 0]
+    assert stripped.count_params() <= 0.4 * (440 + 1640 + 82)
+
+
+def test_of_a_budgeted_model():
+    model = with_budget(network(), Budget(params=0.3))
+    assert strip(model, budget=model.budgets).count_params() <= 0.3 * 2162
+
+
+def test_out_of_reach():
+    with pytest.raises(ValueError, match="within reach of the gates of 'net'"):
+        strip(network(), budget=Budget(params=10))
+    with pytest.raises(TypeError, match="`budget` must be a `keras_l0.Budget`"):
+        strip(network(), budget=0.5)
+
+
+def test_gates_are_added_with_a_budget():
+    model = residual()
+    gated = add_gates(model, budget=Budget(macs=0.25))
+    assert type(gated) is keras_l0.BudgetedModel
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), gated.predict(x, verbose=0), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="a strength or a budget"):
+        add_gates(model, 1e-3, budget=Budget(macs=0.25))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "limit, quantization", [(4000, None), (4000, "int8"), (0.6, None)]
+)
+def test_the_file_fits(limit, quantization, tmp_path):
+    model = network()
+    budget = Budget(bytes=limit, quantization=quantization)
+    stripped = strip(model, budget=budget)
+    x = np.random.default_rng(0).normal(size=(16, 10)).astype("float32")
+    path = tmp_path / "small.tflite"
+    report = keras_l0.to_tflite(stripped, path, quantization, x, max_error=9.0)
+    if isinstance(limit, float):
+        full = keras_l0.to_tflite(keras.Sequential(dense()), path)
+        limit = int(limit * full.bytes)
+    assert 0.6 * limit < report.bytes <= limit
+
+
+def dense():
+    return [keras.Input((10,)), *(layers.Dense(n, "relu") for n in (40, 40, 2))]
