@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import keras_l0
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -37,3 +39,45 @@ def test_mnist_runs_and_does_not_run_again(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         mnist.main([*arguments, "--data", str(tmp_path / "nowhere.npz")])
     assert "nowhere.npz" in capsys.readouterr().err
+
+
+@pytest.mark.tensorflow
+def test_transfer_runs_and_does_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    transfer = importlib.import_module("transfer")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
+    arguments += ["--networks", "lenet_300_100", "gru", "--datasets", "mnist"]
+
+    transfer.main(arguments)
+
+    runs = json.loads(output.read_text())
+    assert [run["network"] for run in runs] == ["lenet_300_100", "gru"]
+    for run in runs:
+        assert run["params"] <= run["params_dense"] and run["reached"] > 0.9
+    assert "gru" in output.with_suffix(".md").read_text()
+    monkeypatch.setattr(transfer, "run", None)
+    transfer.main(arguments)
+
+
+@pytest.mark.tensorflow
+def test_networks_of_the_benchmarks_can_be_gated(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    models = importlib.import_module("models")
+    for name, build in models.NETWORKS.items():
+        model = build()
+        assert model.name == name and model.output_shape == (None, 10)
+        assert keras_l0.plan_gates(model).reached > 0.85
+
+
+@pytest.mark.tensorflow
+def test_identity_of_one_model(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    identity = importlib.import_module("identity")
+    record = identity.convert("MobileNetV3Small")
+    assert not record["failures"] and record["shared"] > 0
+    output = tmp_path / "results.json"
+    output.write_text(json.dumps([record]))
+    arguments = ["--models", "MobileNetV3Small", "--output", str(output)]
+    assert identity.main(arguments) == 0  # it is there already
+    assert "MobileNetV3Small" in output.with_suffix(".md").read_text()
