@@ -34,8 +34,8 @@ Written by `python benchmarks/identity.py`. Models have ten classes, random weig
 the smallest input that they take. "Reached" is the share of kernels outside the output
 layer that goes when every group of gates is cut to one unit; "gated" and "stripped"
 are the largest differences of their outputs from the model's, as a share of these, in
-float32. Seconds are those of `add_gates` and of `strip` without its comparison, beside those of
-`clone_model` and `set_weights`, on a machine that did other work too."""
+float32. Seconds are those of `add_gates` and of `strip` without its comparison, beside
+those of `clone_model` and `set_weights`, on a machine that did other work too."""
 
 HEADER = (
     "model | parameters | gates | masks | shared by several layers | reached | gated | "
