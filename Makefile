@@ -40,7 +40,8 @@ test-torch: $(VENV_TORCH)/.test ## the tests that hold on any backend, on Torch
 	@echo "running the tests on the Torch backend"
 	@KERAS_BACKEND=torch $(VENV_TORCH)/bin/python -m pytest -m "not tensorflow" $(PYTEST_ARGS)
 
-nightly: $(VENV)/.test ## thousands of random graphs through strip, hours
+nightly: $(VENV)/.test ## thousands of random graphs through strip, all topologies through TFLite, hours
+	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -m thorough $(PYTEST_ARGS)
 	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest --hypothesis-profile=nightly tests/strip/test_property.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff (rules and formatting) and mypy

@@ -1,0 +1,88 @@
+"""Stripped networks as .tflite files: every topology, and no operation too many."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+from adversary import harden, policy
+from models import CASES, hardened
+from test_topologies import TOPOLOGIES, copied, shuffle_gates
+
+import keras_l0
+from keras_l0.analysis.batches import random_arrays
+from keras_l0.layers import L0Gate
+
+# The rest of them with -m thorough, which takes a few minutes.
+CHEAP = ("unet_transposed", "mobilenet_v3", "densenet", "vit_first", "text_cnn")
+# Counting words has no builtin form.
+WITHOUT_FILE = ("wide_and_deep",)
+# Whose 8 bits hold up under adversarial weights, which no training has seen.
+CONVOLUTIONAL = (
+    "unet_transposed", "unet_upsampled", "channel_shuffle", "mobilenet_v3", "densenet",
+    "resnext", "nested_tasks", "text_cnn",
+)  # fmt: skip
+
+
+def some(names):
+    return [
+        pytest.param(name, marks=[] if name in CHEAP else [pytest.mark.thorough])
+        for name in names
+        if name not in WITHOUT_FILE
+    ]
+
+
+def without_gates(model):
+    """The network as it is written by hand, with all units."""
+
+    def plain(layer):
+        if isinstance(layer, L0Gate):
+            return keras.layers.Identity(name=layer.name)
+        kind = next(c for c in type(layer).__mro__ if c.__module__.startswith("keras."))
+        return kind.from_config(kind.get_config(layer))
+
+    model = keras.Model(model.inputs, model.outputs)
+    model = keras.models.clone_model(model, clone_function=plain, recursive=True)
+    return harden(model, alive=False)  # A bias of 0 takes no ADD.
+
+
+def close_some(model, rng):
+    """Closes a third of every gate's units, and opens the others whole."""
+    for gate in keras_l0.gates(model):
+        closed = rng.permutation(gate.count) < gate.count // 3
+        gate.assign_log_alpha(np.where(closed, -9.0, 9.0))
+
+
+@pytest.mark.parametrize("name", some(TOPOLOGIES))
+def test_a_file_has_no_operation_that_the_network_by_hand_has_not(name, tmp_path):
+    path = tmp_path / "net.tflite"
+    by_hand = keras_l0.to_tflite(without_gates(hardened(name)), path, verify=False)
+    model = copied(name)
+    close_some(model, np.random.default_rng(len(name)))
+    report = keras_l0.to_tflite(model, path)
+    assert not collections.Counter(report.ops) - collections.Counter(by_hand.ops)
+    assert report.max_difference <= report.tolerance
+    assert report.params <= by_hand.params
+
+
+# Of its one channel left TensorFlow's converter makes a transposition that it refuses.
+PARTLY_OPEN = [name for name in TOPOLOGIES if name != "temporal_convolutions"]
+
+
+@pytest.mark.parametrize("name", some(PARTLY_OPEN))
+def test_files_agree_whatever_the_gates(name, tmp_path):
+    model = copied(name)
+    shuffle_gates(model, np.random.default_rng(len(name)))
+    report = keras_l0.to_tflite(model, tmp_path / "net.tflite")
+    assert report.max_difference <= report.tolerance < 1e-3
+
+
+@pytest.mark.parametrize("name", some(CONVOLUTIONAL))
+def test_convolutional_networks_compute_in_8_bits(name, tmp_path):
+    with policy("float32"):
+        facts = CASES[name]
+        model = harden(facts.build(), facts.dead, facts.alive, seed=3)
+    close_some(model, np.random.default_rng(len(name)))
+    data = random_arrays(keras_l0.strip(model, verify=False), 40)
+    report = keras_l0.to_tflite(model, tmp_path / "net.tflite", "int8", data)
+    assert report.max_difference < 0.05 and report.top1 > 0.95
