@@ -15,6 +15,7 @@ from keras_l0.analysis.graph import require_graph
 from keras_l0.budget import Budget, SetByBudget, as_budgets
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
+from keras_l0.layers.finding import require_finite_gates
 
 # Steps of the ramp where neither the budgets nor `fit` say how many.
 _RAMP_STEPS = 2000
@@ -156,6 +157,7 @@ class _Ramp(keras.callbacks.Callback):
             self.model.set_ramp(chosen or steps * self.params["epochs"] // 2)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        require_finite_gates(self.model)
         # Of a generator, the first epoch tells.
         step, ramp = self.model.ramp
         if not ramp:

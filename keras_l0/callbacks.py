@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.passes import Analysis
+from keras_l0.budgeted import BudgetedModel
+from keras_l0.layers.finding import require_finite_gates
 
 
 class Density(keras.callbacks.Callback):
@@ -15,9 +17,12 @@ class Density(keras.callbacks.Callback):
 
     Three values are added to the logs: ``params`` and ``macs``, the parameters and
     multiply-accumulates that `keras_l0.strip` would leave right now, and ``density``,
-    the share of the parameters with all gates open. They are read once per epoch, so
-    the cost is next to nothing; `evaluate` is left alone. Callbacks that monitor one of
-    the values come after this one in the list.
+    the share of the parameters with all gates open. Of a model under a budget
+    ``multiplier`` joins them, the largest price of its limits. They are read once per
+    epoch, so the cost is next to nothing; `evaluate` is left alone. Callbacks that
+    monitor one of the values come after this one in the list.
+
+    A gate that is no number any more ends the training with an error that names it.
 
     Args:
         inputs: As in `keras_l0.strip`.
@@ -57,6 +62,7 @@ class Density(keras.callbacks.Callback):
             logs.update(self._values)
 
     def _measure(self) -> None:
+        require_finite_gates(self.model)
         # Anew each time: what a closed channel is at rest moves with the statistics.
         analysis = Analysis(self.model, self.inputs)
         dense = analysis.evaluate([np.ones(gate.count) for gate in analysis.gates])
@@ -66,3 +72,37 @@ class Density(keras.callbacks.Callback):
             "params": round(float(total.params)),
             "macs": round(float(total.macs)),
         }
+        if isinstance(self.model, BudgetedModel) and self.model.budgets:
+            self._values["multiplier"] = max(self.model.multiplier)
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras' TensorBoard with gates: how many are open, and where they are.
+
+    After each epoch every gated layer gets the share of its gates that is open
+    (``gates/<layer>/open``) and a histogram of ``log_alpha``; the model gets its
+    deployed parameters and MACs (``gates/params``, ``gates/macs``). TensorFlow has to
+    be installed, whatever the backend.
+
+    Args:
+        inputs: As in `keras_l0.strip`.
+        **kwargs: What `keras.callbacks.TensorBoard` takes.
+    """
+
+    def __init__(self, *args: Any, inputs: str = "keep", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.inputs = inputs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        size = Analysis(self.model, self.inputs)
+        total = size.evaluate(size.test_open()).total.whole()
+        with self._train_writer.as_default():
+            for name, value in zip(("params", "macs"), total, strict=True):
+                self.summary.scalar(f"gates/{name}", value, step=epoch)
+            for gate in size.gates:
+                name = gate.path
+                is_open = keras.ops.convert_to_numpy(gate.test_gates) > 0
+                self.summary.scalar(f"gates/{name}/open", is_open.mean(), step=epoch)
+                log_alpha = keras.ops.convert_to_numpy(gate.log_alpha)
+                self.summary.histogram(f"gates/{name}/log_alpha", log_alpha, step=epoch)

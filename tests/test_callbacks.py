@@ -251,3 +251,48 @@ def test_a_model_without_a_graph_says_so():
 def test_a_wrong_input_mode_says_so():
     with pytest.raises(ValueError, match="`inputs` must be one of.*Received"):
         network().fit(*data(), verbose=0, callbacks=[Density("drop")])
+
+
+def test_a_budget_shows_its_multiplier():
+    budget = keras_l0.Budget(params=0.5, ramp_steps=2)
+    model = keras_l0.with_budget(network(), budget)
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=QUICK)
+    history = model.fit(*data(), batch_size=4, verbose=0, callbacks=[Density()]).history
+    assert set(history) == {"loss", "multiplier"} | SHOWN
+    assert history["multiplier"] == [max(model.multiplier)]
+    assert history["multiplier"][0] > 0
+
+
+def test_other_callbacks_monitor_the_size(tmp_path):
+    path = tmp_path / "smallest.keras"
+    model = network(l0=0.5)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(np.linspace(-2.3, 3, gate.count))
+    callbacks = [
+        Density(),
+        keras.callbacks.ModelCheckpoint(
+            path, monitor="params", mode="min", save_best_only=True
+        ),
+        keras.callbacks.EarlyStopping(monitor="macs", mode="min", patience=3),
+    ]
+    history = model.fit(
+        *data(), batch_size=8, epochs=4, verbose=0, callbacks=callbacks
+    ).history
+    saved = keras_l0.profile(keras.models.load_model(path)).deployed.params
+    assert saved == min(history["params"]) < history["params"][0]
+
+
+@pytest.mark.tensorflow
+def test_tensorboard_holds_the_gates(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorflow.python.summary.summary_iterator import summary_iterator
+
+    model = half_closed(network())
+    model.fit(
+        *data(), verbose=0, callbacks=[keras_l0.callbacks.TensorBoard(str(tmp_path))]
+    )
+    (path,) = (tmp_path / "train").iterdir()
+    tags = {v.tag for event in summary_iterator(str(path)) for v in event.summary.value}
+    gate = keras_l0.gates(model)[0].path
+    assert {"gates/params", "gates/macs", f"gates/{gate}/open"} <= tags
+    assert f"gates/{gate}/log_alpha" in tags

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 from keras_l0.layers.gate import L0Gate
 
@@ -39,3 +40,14 @@ def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
     children = layer.layers if isinstance(layer, keras.Model) else layer._layers
     for child in children:
         yield from _walk(child, seen)
+
+
+def require_finite_gates(model: keras.layers.Layer) -> None:
+    """Raises if a gate of a model is NaN or infinite, with the name of its layer."""
+    for gate in find_gates(model):
+        if not np.isfinite(keras.ops.convert_to_numpy(gate.log_alpha)).all():
+            raise ValueError(
+                f"Training diverged: gate {gate.path!r} of {model.name!r} is NaN or "
+                "infinite. Lower the learning rate, or clip the gradient "
+                "(`global_clipnorm=1.0` of the optimizer)"
+            )

@@ -252,6 +252,18 @@ class L0Gate(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        # Keras leaves it out; without it a restored run would draw other gates.
+        store["seed"] = self.seed_generator.state
+
+    def load_own_variables(self, store: Any) -> None:
+        arrays = {key: store[key] for key in store.keys()}
+        seed = arrays.pop("seed", None)
+        super().load_own_variables(arrays)
+        if seed is not None:
+            self.seed_generator.state.assign(seed)
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

@@ -1,0 +1,197 @@
+"""How near training comes to a budget, and what accuracy that costs, on MNIST.
+
+    python benchmarks/budget.py --seeds 0
+
+trains LeNet-300-100, LeNet-5-Caffe and a residual network under budgets of parameters
+and of MACs, all with one setting, appends each run to a JSON file and renders that file
+as a Markdown table. A run that the file holds already is not trained again.
+``--validation`` trains on the first 55,000 images and reports the error on the other
+5,000 of the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import mnist
+import numpy as np
+import tensorflow as tf
+from checkout import COMMIT
+from keras import layers
+
+import keras_l0
+from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
+
+HERE = Path(__file__).resolve().parent
+TARGETS = [("params", share) for share in (0.8, 0.5, 0.2, 0.1, 0.05)]
+TARGETS += [("macs", share) for share in (0.5, 0.25, 0.1)]
+EPOCHS = {"lenet-300-100": 20, "lenet-5": 12, "residual": 10}
+INPUTS = {"lenet-300-100": "gather", "lenet-5": "gather", "residual": "keep"}
+SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "schedule": "cosine"}
+
+
+def residual() -> keras.Model:
+    """Three stages of one residual block, 16, 32 and 64 channels wide."""
+
+    def normalized(x: Any, filters: int, strides: int = 1, size: int = 3) -> Any:
+        options = {"strides": strides, "padding": "same", "use_bias": False}
+        return layers.BatchNormalization()(layers.Conv2D(filters, size, **options)(x))
+
+    inputs = keras.Input((28, 28, 1))
+    x = layers.ReLU()(normalized(inputs, 16, 2))
+    for filters in (16, 32, 64):
+        strides = 1 if filters == 16 else 2
+        h = layers.ReLU()(normalized(x, filters, strides))
+        h = normalized(h, filters)
+        if strides == 2:
+            x = normalized(x, filters, 2, 1)
+        x = layers.ReLU()(layers.Add()([x, h]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x), name="residual")
+
+
+def build(network: str, budget: keras_l0.Budget) -> keras.Model:
+    """The gated network under its budget, with logits as its output."""
+    if network == "residual":
+        return keras_l0.add_gates(residual(), budget=budget)
+    if network == "lenet-300-100":
+        stack = [
+            keras.Input((784,)), L0Gate(), L0Dense(300, activation="relu"),
+            L0Dense(100, activation="relu"), layers.Dense(10),
+        ]  # fmt: skip
+    else:
+        stack = [
+            keras.Input((28, 28, 1)), L0Conv2D(20, 5, activation="relu"),
+            layers.MaxPooling2D(), L0Conv2D(50, 5, activation="relu"),
+            layers.MaxPooling2D(), layers.Flatten(), L0Gate(),
+            L0Dense(500, activation="relu"), layers.Dense(10),
+        ]  # fmt: skip
+    return keras_l0.with_budget(keras.Sequential(stack, name=network), budget)
+
+
+def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Trains one network under one budget; the record of it."""
+    network, inputs = key["network"], INPUTS[key["network"]]
+    x, y, x_test, y_test = mnist.load(args, network == "lenet-300-100", False)
+    keras.utils.set_random_seed(key["seed"])
+    budget = keras_l0.Budget(**{key["measure"]: key["target"]}, inputs=inputs)
+    model = build(network, budget)
+    steps = -(-len(x) // SETTINGS["batch_size"])
+    rate = keras.optimizers.schedules.CosineDecay(
+        SETTINGS["learning_rate"], steps * key["epochs"]
+    )
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=min(20, steps),
+        jit_compile=False,
+    )
+    start = time.perf_counter()
+    model.fit(x, y, SETTINGS["batch_size"], key["epochs"], verbose=0)
+    minutes = (time.perf_counter() - start) / 60
+    profile = keras_l0.profile(model, inputs)
+    sizes = {
+        name: getattr(getattr(profile, name), key["measure"])
+        for name in ("dense", "expected", "deployed")
+    }
+    stripped = keras_l0.strip(model, inputs, budget=budget, verify=False)
+    held = getattr(keras_l0.profile(stripped, inputs).dense, key["measure"])
+    return {
+        **key,
+        "minutes": minutes,
+        "architecture": [n.kept for n in profile.layers if n.kind.startswith("L0")],
+        "expected": sizes["expected"] / sizes["dense"],
+        "deployed": sizes["deployed"] / sizes["dense"],
+        "stripped": held / sizes["dense"],
+        "error": mnist.error(model.predict(x_test, 500, verbose=0), y_test),
+        "error_stripped": mnist.error(stripped.predict(x_test, 500, verbose=0), y_test),
+        "commit": COMMIT,
+        "versions": {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)},
+    }
+
+
+def render(runs: list[dict[str, Any]]) -> str:
+    """The runs as a table, and how far they are from their targets."""
+    lines = [
+        "# Budgets on MNIST",
+        "",
+        "Written by `benchmarks/budget.py`. One setting for all: Adam at "
+        f"{SETTINGS['learning_rate']} with cosine decay, batches of "
+        f"{SETTINGS['batch_size']}, a ramp over the first half of the epochs. Shares "
+        "are of the size with all gates open: expected under the training gates, "
+        "deployed after `strip`, and after `strip` with the budget. Errors in percent "
+        "after the last epoch, of the gated model and of the one stripped with the "
+        "budget (not fine-tuned).",
+        "",
+        "| network | epochs | seed | data | budget | expected | deployed | off by "
+        "| stripped | error | stripped |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = sorted(
+        runs, key=lambda r: (r["network"], r["measure"], -r["target"], r["seed"])
+    )
+    for r in order:
+        data = "validation" if r["validation"] else "test"
+        lines.append(
+            f"| {r['network']} | {r['epochs']} | {r['seed']} | {data} "
+            f"| {r['measure']} {r['target']:.0%} | {r['expected']:.2%} "
+            f"| {r['deployed']:.2%} | {100 * (r['deployed'] - r['target']):+.2f} "
+            f"| {r['stripped']:.2%} | {r['error']:.2f} | {r['error_stripped']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what was asked for and has not been run yet, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
+    add("--measure", nargs="+", choices=["params", "macs"], default=["params", "macs"])
+    add("--target", nargs="+", type=float, help="shares; default: those of the table")
+    add("--seeds", nargs="+", type=int, default=[0])
+    add("--epochs", type=int, help="instead of those of the settings")
+    add("--validation", action="store_true", help="hold out 5,000 training images")
+    add("--tiny", action="store_true", help="600 images, two epochs")
+    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
+    add("--output", type=Path, default=HERE / "results-budget.json")
+    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
+    args = parser.parse_args(arguments)
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    wanted = [t for t in TARGETS if t[0] in args.measure]
+    if args.target:
+        wanted = [(m, share) for m in args.measure for share in args.target]
+    for seed in args.seeds:
+        for measure, target in wanted:
+            for network in args.network:
+                key = {
+                    "network": network,
+                    "measure": measure,
+                    "target": target,
+                    "seed": seed,
+                    "epochs": 2 if args.tiny else args.epochs or EPOCHS[network],
+                    "validation": args.validation,
+                    "tiny": args.tiny,
+                }
+                if any(key.items() <= r.items() for r in runs):
+                    continue
+                runs.append(run(key, args))
+                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                args.output.with_suffix(".md").write_text(render(runs) + "\n")
+                print(render(runs[-1:]).splitlines()[-1], flush=True)
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
+
+
+if __name__ == "__main__":
+    main()
