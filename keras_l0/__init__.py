@@ -14,6 +14,7 @@ from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.budget import Budget
 from keras_l0.budgeted import BudgetedModel, with_budget
+from keras_l0.calibration import calibrate
 from keras_l0.convert import GatePlan, add_gates, plan_gates
 from keras_l0.export import (
     ExportError,
@@ -26,7 +27,8 @@ from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
 from keras_l0.optimizers import exclude_from_weight_decay
-from keras_l0.report import Profile, profile
+from keras_l0.plots import plot_gates, plot_history
+from keras_l0.report import Profile, profile, summary
 from keras_l0.rewrite import strip
 
 __version__ = "0.1.0"
@@ -34,7 +36,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
     "HardConcrete", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
-    "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan", "plan_gates",
-    "profile", "quantize_aware", "register_strip_rule", "regularizers", "strip",
-    "to_tflite", "with_budget",
+    "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan",
+    "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
+    "register_strip_rule", "regularizers", "strip", "summary", "to_tflite",
+    "with_budget",
 ]  # fmt: skip

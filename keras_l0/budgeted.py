@@ -69,6 +69,11 @@ class BudgetedModel(Functional):
             gate.raw.regularizer = _Share(self._prices, part, gate)
 
     @property
+    def state(self) -> list[Any]:
+        """The weights that training assigns."""
+        return [self._multipliers, self._progress, self._prices]
+
+    @property
     def multiplier(self) -> list[float]:
         """The Lagrange multiplier of each limit; 0 where the size is as wanted."""
         if not self.budgets:

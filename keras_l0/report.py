@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -111,3 +114,58 @@ def profile_of(analysis: Analysis) -> Profile:
 def kept_units(step: Step, evaluation: Evaluation) -> int:
     """How many of its units a step keeps."""
     return round(float(np.sum(evaluation.keep[step.units])))
+
+
+def summary(
+    model: keras.Model,
+    inputs: str = "keep",
+    *,
+    line_length: int = 100,
+    print_fn: Callable[[str], Any] | None = None,
+) -> None:
+    """Prints a table of a gated model, like `keras.Model.summary`.
+
+    For each layer: units open and in all, parameters and MACs with all gates open
+    ("all"), in expectation under the gates of training, and deployed: what
+    `keras_l0.strip` leaves.
+
+    Args:
+        model: As in `profile`.
+        inputs: As in `keras_l0.strip`.
+        line_length: Width in characters.
+        print_fn: What to do with the text. Default: ``print``.
+
+    Raises:
+        TypeError: As `profile` does.
+        ValueError: As `profile` does.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    report = profile(model, inputs)
+    table = Table(box=box.ROUNDED, title=f'Model "{model.name}" and its gates')
+    table.add_column("layer (type)", overflow="fold")
+    for title in ("units", *(f"{m}{t}" for m in ("params", "MACs") for t in
+                             ("", "\nexpected", "\ndeployed"))):  # fmt: skip
+        table.add_column(title, justify="right")
+    for row in report.layers:
+        name = f"{row.name} ({row.kind})"
+        table.add_row(name, f"{row.kept:,} / {row.units:,}", *_sizes(row))
+    table.add_section()
+    table.add_row("total", "", *_sizes(report))
+    text = io.StringIO()
+    console = Console(file=text, width=line_length, no_color=True, highlight=False)
+    console.print(table, markup=False)
+    shares = [
+        f"{report.deployed[i] / report.dense[i]:.1%} of the {what}"
+        for i, what in enumerate(("parameters", "MACs"))
+        if report.dense[i]
+    ]
+    console.print(f"Deployed: {' and '.join(shares) or 'nothing'}.", markup=False)
+    (print_fn or print)(text.getvalue())
+
+
+def _sizes(row: LayerProfile | Profile) -> list[str]:
+    sizes = (row.dense, row.expected.whole(), row.deployed)
+    return [f"{size[i]:,}" for i in range(2) for size in sizes]

@@ -1,0 +1,119 @@
+"""Pictures of gates and of training; they take matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.layers import find_gates
+
+
+def plot_gates(
+    model: keras.Model, shapes: Mapping[str, Sequence[int]] | None = None
+) -> Any:
+    """A figure of all gates of a model: how likely each is to be open.
+
+    Vectors of gates are drawn in falling order, with those that are closed at test
+    time shaded; gates on several axes as an image.
+
+    Args:
+        model: A gated model.
+        shapes: By the name of a gate, or a part of its path, the shape to draw it in,
+            such as ``{"pixels": (28, 28)}`` for gates on 784 pixels.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the model has no gates, or a shape does not fit.
+    """
+    gates = find_gates(model)
+    if not gates:
+        raise ValueError(f"`model` must have gates. Received: {model.name!r}")
+    columns = min(3, len(gates))
+    rows = math.ceil(len(gates) / columns)
+    figure = _figure(4 * columns, 3 * rows)
+    for number, gate in enumerate(gates):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        probable = keras.ops.convert_to_numpy(gate.prob_open)
+        is_open = keras.ops.convert_to_numpy(gate.test_gates) > 0
+        for name, shape in (shapes or {}).items():
+            if f"/{name}/" in f"/{gate.path}/":
+                if math.prod(shape) != gate.count:
+                    raise ValueError(
+                        f"`shapes` must give {gate.path!r} a shape of {gate.count} "
+                        f"gates. Received: {name!r}: {tuple(shape)}"
+                    )
+                probable, is_open = probable.reshape(shape), is_open.reshape(shape)
+        if probable.ndim > 1:
+            image = probable.reshape(len(probable), -1)
+            axes.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        else:
+            values = np.sort(probable)[::-1]
+            kept = int(is_open.sum())
+            axes.plot(np.arange(1, len(values) + 1), values)
+            axes.axvspan(kept + 0.5, len(values) + 0.5, color="0.9")
+            axes.set_ylim(0, 1.05)
+            axes.set_ylabel("P(open)")
+        axes.set_title(f"{gate.path}: {int(is_open.sum())} of {gate.count}", size=9)
+    figure.tight_layout()
+    return figure
+
+
+def plot_history(
+    history: Any, size: str | None = None, metric: str | None = None
+) -> Any:
+    """A figure of what `fit` recorded: a metric, and the size, over the epochs.
+
+    Args:
+        history: What `fit` returned, with `callbacks.Density` among its callbacks, or
+            the dict in it.
+        size: Which size: ``"density"`` (default), ``"params"`` or ``"macs"``.
+        metric: Which metric. Default: the accuracy, else the loss; of validation, if
+            there was any.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the history lacks what is to be drawn.
+    """
+    logs = getattr(history, "history", history)
+    size = size or "density"
+    if metric is None:
+        known = ("val_accuracy", "val_acc", "accuracy", "acc", "val_loss", "loss")
+        metric = next((name for name in known if name in logs), "loss")
+    for argument, name in (("size", size), ("metric", metric)):
+        if name not in logs:
+            raise ValueError(
+                f"`{argument}` must be in the history, which has {sorted(logs)}. "
+                f"Received: {argument}={name!r}. `keras_l0.callbacks.Density` among "
+                "the callbacks of `fit` records sizes"
+            )
+    figure = _figure(6, 4)
+    axes = figure.add_subplot()
+    epochs = np.arange(1, len(logs[metric]) + 1)
+    (first,) = axes.plot(epochs, logs[metric], color="C0", label=metric)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(metric)
+    other = axes.twinx()
+    (second,) = other.plot(epochs, logs[size], color="C1", label=f"{size} (deployed)")
+    other.set_ylabel(size)
+    other.set_ylim(bottom=0)
+    axes.legend(handles=[first, second])
+    figure.tight_layout()
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures take matplotlib: pip install matplotlib") from error
+    return Figure(figsize=(width, height))

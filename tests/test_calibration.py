@@ -1,0 +1,88 @@
+"""Statistics of normalizations are those under test-time gates."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_l0
+from keras_l0 import Budget, calibrate, with_budget
+from keras_l0.layers import L0Dense
+
+
+def network():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            L0Dense(8, name="hidden"),
+            layers.BatchNormalization(name="first"),
+            layers.Dropout(0.5),
+            layers.ReLU(),
+            layers.Dense(4, name="second"),
+            layers.BatchNormalization(name="last"),
+        ]
+    )
+    keras_l0.gates(model)[0].assign_log_alpha(np.linspace(-4, 4, 8))
+    return model
+
+
+def data():
+    return np.random.default_rng(0).normal(2, 3, size=(96, 6)).astype("float32")
+
+
+def after(model, name):
+    return keras.Model(model.inputs, model.get_layer(name).output)
+
+
+@pytest.mark.parametrize("form", ["array", "batches", "pairs", "function"])
+def test_statistics_are_those_of_the_data(form):
+    model, x = network(), data()
+    given = {
+        "array": x,
+        "batches": [keras.ops.convert_to_tensor(x)],
+        "pairs": iter([(keras.ops.convert_to_tensor(x), None)]),
+        "function": lambda: iter([keras.ops.convert_to_tensor(x)]),
+    }[form]
+    weights = [w.copy() for w in model.get_layer("hidden").get_weights()]
+    assert calibrate(model, given) is model
+    for before, norm in (("hidden", "first"), ("second", "last")):
+        h = after(model, before).predict(x, verbose=0)
+        norm = model.get_layer(norm)
+        for found, expected in (
+            (norm.moving_mean, h.mean(0)),
+            (norm.moving_variance, h.var(0)),
+        ):
+            found = keras.ops.convert_to_numpy(found)
+            # Of the second, what a batch does to the first comes in: epsilon.
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+        assert norm.momentum == 0.99
+    assert model.layers[2].rate == 0.5 and keras_l0.gates(model)[0].trainable
+    for a, b in zip(weights, model.get_layer("hidden").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_batches_count_alike():
+    model, x = network(), data()
+    calibrate(model, x, batch_size=32)
+    h = after(model, "hidden").predict(x, verbose=0)
+    norm = model.get_layer("first")
+    found = keras.ops.convert_to_numpy(norm.moving_mean)
+    np.testing.assert_allclose(found, h.mean(0), rtol=1e-4, atol=1e-4)
+    parts = np.mean([part.var(0) for part in np.split(h, 3)], axis=0)
+    found = keras.ops.convert_to_numpy(norm.moving_variance)
+    np.testing.assert_allclose(found, parts, rtol=1e-3, atol=1e-4)
+
+
+def test_a_budget_does_not_notice():
+    model = with_budget(network(), Budget(params=0.8, ramp_steps=1))
+    model(data(), training=True)
+    before = (model.ramp, model.multiplier)
+    calibrate(model, data())
+    assert (model.ramp, model.multiplier) == before
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        calibrate(layers.Dense(2), data())
+    with pytest.raises(ValueError, match="at least one batch"):
+        calibrate(network(), data()[:0])

@@ -1,0 +1,82 @@
+"""The table of `summary`, and the pictures."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_l0
+from keras_l0.layers import L0Dense, L0Gate
+
+
+def network():
+    model = keras.Sequential(
+        [
+            keras.Input((16,)),
+            L0Gate(name="pixels"),
+            L0Dense(8, activation="relu", name="hidden"),
+            keras.layers.Dense(2, name="logits"),
+        ],
+        name="net",
+    )
+    keras_l0.gates(model)[1].assign_log_alpha(np.linspace(-5, 5, 8))
+    return model
+
+
+def test_summary_says_what_profile_says(capsys):
+    model = network()
+    profile = keras_l0.profile(model)
+    keras_l0.summary(model)
+    text = capsys.readouterr().out
+    for layer in profile.layers:
+        (line,) = [x for x in text.splitlines() if f"{layer.name} (" in x]
+        cells = [cell.strip() for cell in line.split("\u2502")[1:-1]]
+        assert cells[1] == f"{layer.kept} / {layer.units}"
+        assert cells[2:] == [
+            f"{size:,}"
+            for name in ("params", "macs")
+            for size in (
+                getattr(layer.dense, name),
+                round(getattr(layer.expected, name)),
+                getattr(layer.deployed, name),
+            )
+        ]
+    share = profile.deployed.params / profile.dense.params
+    assert f"Deployed: {share:.1%} of the parameters" in text
+    lines = []
+    keras_l0.summary(model, print_fn=lines.append)
+    assert lines[0] + "\n" == text
+
+
+def test_summary_of_a_model_without_gates_or_weights(capsys):
+    keras_l0.summary(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()]))
+    assert "Deployed: nothing." in capsys.readouterr().out
+
+
+def test_a_picture_of_gates(tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = keras_l0.plot_gates(network(), shapes={"pixels": (4, 4)})
+    titles = [axes.get_title() for axes in figure.axes]
+    for title, end in zip(titles, ("pixels: 16 of 16", "gate: 6 of 8"), strict=True):
+        assert title.endswith(end)
+    assert figure.axes[0].images[0].get_array().shape == (4, 4)
+    assert len(figure.axes[1].lines[0].get_ydata()) == 8
+    figure.savefig(tmp_path / "gates.png")
+    with pytest.raises(ValueError, match="pixels' a shape of 16 gates.*\\(5, 5\\)"):
+        keras_l0.plot_gates(network(), shapes={"pixels": (5, 5)})
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    with pytest.raises(ValueError, match="must have gates. Received: 'plain'"):
+        keras_l0.plot_gates(plain)
+
+
+def test_a_picture_of_a_history(tmp_path):
+    pytest.importorskip("matplotlib")
+    logs = {"loss": [2.0, 1.0], "accuracy": [0.5, 0.6], "density": [1.0, 0.4],
+            "params": [10, 4]}  # fmt: skip
+    figure = keras_l0.plot_history(logs)
+    drawn = [list(axes.lines[0].get_ydata()) for axes in figure.axes]
+    assert drawn == [[0.5, 0.6], [1.0, 0.4]]
+    figure = keras_l0.plot_history(logs, size="params", metric="loss")
+    drawn = [list(axes.lines[0].get_ydata()) for axes in figure.axes]
+    assert drawn == [[2.0, 1.0], [10, 4]]
+    with pytest.raises(ValueError, match="`size` must be in the history.*Density"):
+        keras_l0.plot_history({"loss": [1.0]})
