@@ -60,7 +60,8 @@ def plain_class(kind):
 def pair(kind, **kwargs):
     """A gated layer and the plain one with the same weights."""
     gated = make(kind, **kwargs)
-    kwargs.pop("gate_options", None)
+    for name in ("gate_options", "gate_dims"):
+        kwargs.pop(name, None)
     plain = plain_class(kind)(**{**ARGUMENTS[kind], **kwargs})
     rng = np.random.default_rng(1)
     for layer in (gated, plain):
@@ -88,7 +89,7 @@ def gate_in(model):
 def test_takes_every_argument_of_the_keras_layer(kind):
     plain = inspect.signature(plain_class(kind)).parameters
     ours = inspect.signature(kind).parameters
-    assert set(ours) - set(plain) == {"l0", "gate_options"}
+    assert set(ours) - set(plain) == {"l0", "gate_options", "gate_dims"}
     assert all(ours[n].default == p.default for n, p in plain.items())
     for method in ("call", "build"):
         ours = inspect.signature(getattr(kind, method)).parameters
@@ -281,6 +282,106 @@ def test_closed_heads_get_no_gradient(kind, options, gradient):
     kernel = layer._value_dense.kernel
     slopes = gradient(lambda: ops.sum(layer(x, x, training=True) ** 2), kernel)
     assert (slopes[:, 0] == 0).all() and (slopes[:, 1:] != 0).any()
+
+
+def dims_by_hand(gated, plain, z, x):
+    """The plain layer with weights multiplied by the gates of `gates`, in order."""
+    heads, values_, keys = z[0], z[1], z[-1]
+    before = [values(w) for w in plain.weights]
+    for name, inner in projections(plain).items():
+        kernel = values(inner.kernel)
+        if name == "query":
+            inner.kernel.assign(kernel * keys)
+            if inner.bias is not None:
+                inner.bias.assign(values(inner.bias) * keys)
+        if name == "attention_output":
+            rows = np.repeat(heads, len(kernel) // len(heads))
+            inner.kernel.assign(kernel * np.outer(rows, values_)[..., None])
+    y = values(plain(x, x))
+    plain.set_weights(before)
+    return y
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dimensions_have_gates_of_their_own(kind, use_bias):
+    gated, plain = pair(kind, gate_dims=True, use_bias=use_bias)
+    counts = {"value_gate": VALUES, "key_gate": 2}
+    if kind is L0GroupQueryAttention:
+        counts = {"dim_gate": 2}
+    assert gated.gates[0] is gated.gate
+    assert {g.name: g.count for g in gated.gates[1:]} == counts
+    assert keras_l0.gates(gated) == gated.gates
+    x = batch()
+    expected = values(plain(x, x))
+    np.testing.assert_array_equal(values(gated(x, x)), expected)
+    for gate in gated.gates:
+        gate.assign_log_alpha(np.linspace(-3, 2, gate.count))
+    z = [values(gate.test_gates) for gate in gated.gates]
+    assert (z[-1] == 0).any() and ((z[0] > 0) & (z[0] < 1)).any()
+    expected = dims_by_hand(gated, plain, z, x)
+    np.testing.assert_allclose(values(gated(x, x)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", ["batch", "example"])
+def test_dimensions_are_drawn(kind, noise):
+    gated, plain = pair(kind, gate_dims=True, gate_options=GateOptions(0.6, noise))
+    size = 1 if noise == "example" else 3
+    x = batch(size=size)
+    before = None
+    for _ in range(2):
+        y = values(gated(x, x, training=True))
+        # Those of queries and of values are one draw, if they are one gate.
+        shape = (size, 1, 1, 1)
+        z = [values(gated.gate.values((size, 1, 3, *gated.head_shape[1:]), True, True))]
+        z += [values(g.values(shape, True, True)) for g in gated.dim_gates]
+        expected = dims_by_hand(gated, plain, [gate.ravel() for gate in z], x)
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+        assert before is None or (y != before).any()
+        before = y
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dimensions_cost_their_weights_of_all_heads(kind, use_bias):
+    layer = make(kind, gate_dims=True, use_bias=use_bias, l0=0.25)
+    layer.build(SHAPE, SHAPE)
+    bias = int(use_bias)
+    if kind is L0GroupQueryAttention:
+        # Six heads of queries, three of keys and values, and six into 5 features.
+        cost = [(5 + bias) * (6 + 3 + 3) + 6 * 5]
+    else:
+        cost = [(5 + bias) * 3 + 3 * 5, (5 + bias) * (3 + 3)]
+    assert [gate.cost for gate in layer.dim_gates] == cost
+    assert layer.gate.cost == (COST if use_bias else COST_WITHOUT_BIAS)[kind]
+    total = sum(g.cost * values(g.prob_open).sum() for g in layer.gates)
+    assert sum(map(values, layer.losses)) == pytest.approx(0.25 * total, rel=1e-5)
+
+
+def test_gated_dimensions_train_save_and_load(kind, tmp_path):
+    layer = make(kind, l0=1e-3, gate_dims=True)
+    model = model_of(layer)
+    model.compile("adam", "mse", jit_compile=False)
+    before = [values(gate.log_alpha) for gate in layer.gates]
+    data = batch(size=8), np.zeros((8, 2), "float32")
+    assert np.isfinite(model.fit(*data, verbose=0).history["loss"]).all()
+    for gate, start in zip(layer.gates, before, strict=True):
+        assert (values(gate.log_alpha) != start).all()
+        gate.assign_log_alpha(np.linspace(-3, 2, gate.count))
+    model.save(tmp_path / "model.keras")
+    expected = values(model(data[0]))
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(values(loaded(data[0])), expected)
+    costs = [gate.cost for gate in keras_l0.gates(loaded)]
+    assert costs == [gate.cost for gate in layer.gates]
+    np.testing.assert_allclose(
+        values(keras_l0.strip(loaded)(data[0])), expected, rtol=1e-3, atol=1e-4
+    )
+    config = keras.saving.serialize_keras_object(layer)
+    assert keras.saving.deserialize_keras_object(config).gate_dims is True
+
+
+def test_gate_dims_is_a_bool(kind):
+    with pytest.raises(TypeError, match="`gate_dims` of .*Received: gate_dims=1"):
+        make(kind, gate_dims=1)
 
 
 REMAT = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.gated import Gated
 
 # To a type checker the mixin is what it is mixed into.
@@ -17,8 +18,46 @@ else:
     _Base = object
 
 
+_DIMS = """\
+Whether dimensions of heads have gates as well, each for all heads at once, so
+        that `keras_l0.strip` makes heads smaller. A weight that two gates switch is
+        charged by both; a `regularizers.L0` with ``l2`` decays weights by their heads'
+        gates only."""
+
+
 class _GatedHeads(_Base):
-    """Mixin: the gates are inside of the layer, between attention and projection."""
+    """Mixin: the gates are inside of the layer, between attention and projection.
+
+    Gates on dimensions multiply the queries (for query and key, whose dimensions meet
+    in a product) and what attention makes of the values.
+    """
+
+    gate_arguments = {"gate_dims": (False, bool, _DIMS)}
+    # Roles whose last axes one gate switches, by the gate's name.
+    dim_roles: dict[str, tuple[str, ...]]
+
+    def __init__(self, *args: Any, gate_dims: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(gate_dims, bool):
+            raise TypeError(
+                f"`gate_dims` of {self.name!r} must be True or False. "
+                f"Received: gate_dims={gate_dims!r}"
+            )
+        self.gate_dims = gate_dims
+        # Of values, and of queries and keys: the same gate, if they are one size.
+        self.dim_gates = [self._dim_gate(name) for name in self.dim_roles if gate_dims]
+
+    def _dim_gate(self, name: str) -> L0Gate:
+        l0 = self.gate.regularizer.l0
+        options, dtype = self.gate.options, self.dtype_policy
+        trainable = self.gate.trainable
+        return L0Gate(
+            -1, l0, options=options, dtype=dtype, trainable=trainable, name=name
+        )
+
+    @property
+    def gates(self) -> list[L0Gate]:
+        return [self.gate, *self.dim_gates]
 
     @property
     def head_shape(self) -> tuple[int, ...]:
@@ -41,6 +80,32 @@ class _GatedHeads(_Base):
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
             self.gate.build((*query_shape[:-1], *self.head_shape))
             self.charge(switched / self.gate.count)
+        for gate, roles in zip(self.dim_gates, self.dim_roles.values(), strict=False):
+            if not gate.built:
+                self._build_dims(gate, roles)
+
+    def _build_dims(self, gate: L0Gate, roles: tuple[str, ...]) -> None:
+        projections = {
+            "query": self._query_dense,
+            "key": self._key_dense,
+            "value": self._value_dense,
+            "gate": getattr(self, "_gate_dense", None),
+            "output": self._output_dense,
+        }
+        bias = self._output_dense.bias
+        weights = [
+            weight
+            for role in roles
+            for weight in getattr(projections[role], "weights", ())
+            if weight is not bias
+        ]
+        dims = (
+            self.head_shape[-1]
+            if "value" in roles
+            else self._key_dense.kernel.shape[-1]
+        )
+        gate.build((None, dims))
+        gate.cost = sum(math.prod(w.shape) for w in weights) / dims
 
     def switched_weights(self) -> list[Any]:
         # The output's bias is there whichever heads are.
@@ -64,6 +129,8 @@ class _GatedHeads(_Base):
         **kwargs: Any,
     ) -> tuple[Any, Any]:
         plain = super()._compute_attention
+        if self.dim_gates:
+            query = query * self.dim_gates[-1].values(ops.shape(query), training)
 
         def attend(query: Any, key: Any, value: Any) -> list[Any]:
             results = plain(
@@ -77,10 +144,17 @@ class _GatedHeads(_Base):
             output, *scores = attend(query, key, value)
         else:
             output, *scores = self.rematerialized(attend, query, key, value)
+        if self.dim_gates:
+            # Drawn for the queries already, if it is the same gate.
+            gate, again = self.dim_gates[0], len(self.dim_gates) == 1
+            output = output * gate.values(ops.shape(output), training, again)
         shape = ops.shape(output)
         heads = ops.reshape(output, (*shape[:-2], *self.head_shape))
         output = ops.reshape(self.gate(heads, training=training), shape)
         return output, scores[0] if scores else None
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gate_dims": self.gate_dims}
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -88,7 +162,8 @@ class L0MultiHeadAttention(_GatedHeads, Gated, keras.layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention` with one gate per head.
 
     A gate multiplies what its head hands to the output projection. One head switches
-    its part of all projections; the output's bias belongs to none.
+    its part of all projections; the output's bias belongs to none. ``gate_dims`` adds a
+    gate per dimension of the values, and one per dimension of queries and keys.
 
     Example:
         >>> import keras, keras_l0
@@ -101,6 +176,10 @@ class L0MultiHeadAttention(_GatedHeads, Gated, keras.layers.MultiHeadAttention):
     """
 
     call = keras.layers.MultiHeadAttention.call
+    dim_roles = {
+        "value_gate": ("value", "gate", "output"),
+        "key_gate": ("query", "key"),
+    }
 
     @property
     def head_shape(self) -> tuple[int, ...]:
@@ -113,7 +192,8 @@ class L0GroupQueryAttention(_GatedHeads, Gated, keras.layers.GroupQueryAttention
 
     A gate multiplies what the query heads of its group hand to the output projection:
     they share a key/value head, and go together. One group switches its part of all
-    projections; the output's bias belongs to none.
+    projections; the output's bias belongs to none. ``gate_dims`` adds a gate per
+    dimension of heads, for queries, keys and values at once: all are of one size.
 
     Example:
         >>> import keras, keras_l0
@@ -127,6 +207,8 @@ class L0GroupQueryAttention(_GatedHeads, Gated, keras.layers.GroupQueryAttention
     """
 
     call = keras.layers.GroupQueryAttention.call
+    # Keras has one size for the heads of queries, keys and values.
+    dim_roles = {"dim_gate": ("query", "key", "value", "gate", "output")}
 
     @property
     def head_shape(self) -> tuple[int, ...]:

@@ -56,10 +56,10 @@ class Gated(_Layer):
     """
 
     plain_class: type[keras.layers.Layer]
-    # Further arguments, by name: default, type, and what the docstring says of them.
     # What a gate is charged for instead of the weights of its own that it switches: a
     # number, or one number per gate. It is saved with the layer.
     price: float | list[float] | None = None
+    # Further arguments, by name: default, type, and what the docstring says of them.
     gate_arguments: dict[str, tuple[Any, Any, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -145,7 +145,7 @@ class Gated(_Layer):
 
     def switched_weights(self) -> list[Any]:
         """The layer's weights of which each unit has an equal part."""
-        own = {id(w) for w in self.gate.weights}
+        own = {id(w) for gate in self.gates for w in gate.weights}
         # LoRA's factors are merged into the kernel before anything is shipped.
         return [
             w
@@ -200,7 +200,8 @@ class Gated(_Layer):
         layer = super().from_config(config)
         layer.price = price
         if not gate_trainable:
-            layer.gate.trainable = False
+            for gate in layer.gates:
+                gate.trainable = False
         return layer
 
     def plain_config(self) -> dict[str, Any]:

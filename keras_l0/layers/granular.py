@@ -114,7 +114,7 @@ class Granular(Gated):
                 cost *= sizes.reshape(
                     [-1 if a == axis else 1 for a in range(cost.ndim)]
                 )
-            self.gate.cost = cost.ravel().tolist()
+            self.charge(cost.ravel().tolist())
 
     def switched_weights(self) -> list[Any]:
         weights = super().switched_weights()

@@ -42,6 +42,61 @@ for _name, _options in {
         return keras.Model(x, ends(layers.Concatenate()([h, a])))
 
 
+for _name, _options in {
+    "plain": {},
+    "value_dim": {"value_dim": 3},
+    "no_bias": {"use_bias": False},
+}.items():
+
+    @case(name=f"dims_{_name}")
+    def dims(options=_options):
+        x = sequence()
+        h = L0Dense(4, "relu")(x)
+        return keras.Model(
+            x, ends(L0MultiHeadAttention(3, 4, gate_dims=True, **options)(h, h))
+        )
+
+    @case(name=f"dims_dead_{_name}", dead=("a",), alive=False)
+    def dead_dims(options=_options):
+        x = sequence()
+        h = L0Dense(4, "relu")(x)
+        a = L0MultiHeadAttention(3, 4, name="a", gate_dims=True, **options)(h, h)
+        return keras.Model(x, ends(layers.Concatenate()([h, a])))
+
+
+@case
+def dims_as_many_heads_as_positions():
+    # Keras on TensorFlow takes a bias of shape (4, 1) for one of four positions.
+    x = sequence(length=4)
+    return keras.Model(x, ends(L0GroupQueryAttention(2, 8, 8, gate_dims=True)(x, x)))
+
+
+@case
+def dims_scores():
+    x = sequence()
+    layer = L0MultiHeadAttention(3, 4, gate_dims=True)
+    h, scores = layer(x, x, return_attention_scores=True)
+    return keras.Model(x, [ends(h), layers.Flatten()(scores)])
+
+
+@case
+def dims_shared():
+    x, y = sequence(), sequence(3)
+    layer = L0MultiHeadAttention(3, 4, gate_dims=True)
+    h = layers.Concatenate(axis=1)([L0Gate()(layer(x, x)), layer(y, x)])
+    return keras.Model([x, y], ends(h))
+
+
+for _heads, _groups in ((3, 3), (4, 2)):
+
+    @case(name=f"group_dims_{_heads}_{_groups}")
+    def group_dims(heads=_heads, groups=_groups):
+        x = sequence()
+        h = L0Dense(5, "relu")(x)
+        layer = L0GroupQueryAttention(4, heads, groups, gate_dims=True)
+        return keras.Model(x, ends(layer(h, h, use_causal_mask=True)))
+
+
 @case
 def heads_cross():
     x, y = sequence(), sequence(3, 6)

@@ -179,13 +179,18 @@ class PositionMoves:
         found = [t for t in self.tensors if len(t.shape) == 3 and "int" not in t.dtype]
         return r.choice([x, x, *found])
 
+    def dims(self, kind, r):
+        return {"gate_dims": r.random() < 0.4} if hasattr(kind, "dim_roles") else {}
+
     def attention(self, x, r):
         value = self.rows_like(x, r)
         key = value if r.random() < 0.7 else self.rows_like(x, r)
         key = key if key.shape[1] == value.shape[1] else value
-        layer = self.twin(layers.MultiHeadAttention, r)(
+        kind = self.twin(layers.MultiHeadAttention, r)
+        layer = kind(
             r.randint(1, 2), r.randint(1, 3), value_dim=r.choice([None, 2]),
             use_bias=r.random() < 0.6, output_shape=r.choice([None, None, 4]),
+            **self.dims(kind, r),
         )  # fmt: skip
         return layer(
             x, value, key, use_causal_mask=r.random() < 0.3,
@@ -194,7 +199,7 @@ class PositionMoves:
 
     def grouped_attention(self, x, r):
         kind = r.choice([layers.GroupQueryAttention, L0GroupQueryAttention])
-        layer = kind(2, 4, 2, use_bias=r.random() < 0.6)
+        layer = kind(2, 4, 2, use_bias=r.random() < 0.6, **self.dims(kind, r))
         return layer(x, self.rows_like(x, r), use_causal_mask=r.random() < 0.3)
 
     def unprojected(self, x, r):

@@ -12,7 +12,8 @@ from models import CASES, hardened
 
 import keras_l0
 from keras_l0.analysis.cost import Cost
-from keras_l0.analysis.rules.attention import projections, slice_heads
+from keras_l0.analysis.rules.attention import projections
+from keras_l0.analysis.rules.heads import slice_heads
 from keras_l0.analysis.rules.recurrent import slice_cell, unread_units
 from keras_l0.layers import L0LSTM, L0Dense, L0Gate
 

@@ -6,7 +6,7 @@ Gated heads go, and what a head takes with it is written down in `slice_heads`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import keras
@@ -22,8 +22,9 @@ from keras_l0.analysis.facts import (
     opaque,
     pinned,
 )
-from keras_l0.analysis.logic import any_, count, not_
+from keras_l0.analysis.logic import and_, any_, array_like, count, not_, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.heads import INPUTS, OUTPUT, slice_heads
 from keras_l0.analysis.rules.reading import (
     ReadingRule,
     float64,
@@ -33,10 +34,6 @@ from keras_l0.analysis.rules.reading import (
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0GroupQueryAttention, L0MultiHeadAttention
 
-# The projections of Keras' attention layers, by the names that they give them.
-_INPUTS = ("query", "key", "value", "gate")
-_OUTPUT = "attention_output"
-
 
 def projections(layer: Any) -> dict[str, Any]:
     """The EinsumDense layers in an attention layer, by name."""
@@ -45,21 +42,22 @@ def projections(layer: Any) -> dict[str, Any]:
         for inner in layer._flatten_layers(include_self=False)
         if isinstance(inner, keras.layers.EinsumDense)
     }
-    return {n: found[n] for n in (*_INPUTS, _OUTPUT) if n in found}
+    return {n: found[n] for n in (*INPUTS, OUTPUT) if n in found}
 
 
 class AttentionRule(ReadingRule):
     """Attention whose inputs are projected; the output's features go unless read.
 
-    The last of `outs` are the heads, which are hidden: those of the keys and values,
-    each with all heads of the query that look at it.
+    Behind its outputs come the heads, which are hidden channels: those of the keys and
+    values, each with all heads of the query that look at it. If dimensions of heads
+    have gates, those of the values come next, and those of the keys.
     """
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         held = self.node.arguments()
         query, value = held["query"][0], held["value"][0]
         key = (held.get("key") or held["value"])[0]
-        self.source_of = dict(zip(_INPUTS, (query, key, value, query), strict=True))
+        self.source_of = dict(zip(INPUTS, (query, key, value, query), strict=True))
         self.roles = (query, key, value)
         self.read = self.readable(self.roles)
         self.projections = projections(self.layer)
@@ -75,6 +73,7 @@ class AttentionRule(ReadingRule):
             self.features(features.shape, query, atoms),
             *(opaque(tensor.shape, atoms) for tensor in scores),
             self.heads(atoms),
+            *(Channels.rest_at_zero(None, atoms.new(g.count)) for g in self.gates[1:]),
         ]
 
     def features(
@@ -98,53 +97,91 @@ class AttentionRule(ReadingRule):
 
     @property
     def coupled(self) -> list[Channels]:
-        return [*super().coupled, self.outs[-1]]
+        return [*super().coupled, *self.outs[len(self.node.outputs) :]]
+
+    def split(self, values: list[Any]) -> tuple[list[Any], Any, list[Any]]:
+        """What there is of the outputs, of the heads, and of their dimensions."""
+        n = len(self.node.outputs)
+        return values[:n], values[n], values[n + 1 :]
+
+    def gates_apart(self, gate: Any) -> list[Any]:
+        """What there is of the gates, one by one."""
+        ends = np.cumsum([each.count for each in self.gates])
+        counts = zip(ends, self.gates, strict=True)
+        return [take(gate, np.arange(end - g.count, end)) for end, g in counts]
 
     @property
     def absorbs_factor(self) -> bool:
         return not self.shares_weights
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        features, *scores, heads = super().forward(ins, None)
+        (features, *scores), heads, dims = self.split(super().forward(ins, None))
         if gate is not None:
-            heads = Flow(heads.alive * gate, heads.const)
-            bias = self.projections[_OUTPUT].bias
+            found = self.gates_apart(gate)
+            gated = [
+                Flow(flow.alive * z, flow.const)
+                for flow, z in zip([heads, *dims], found, strict=True)
+            ]
+            heads, *dims = gated
+            bias = self.projections[OUTPUT].bias
             # A bias that differs by position is no constant.
             if bias is None or len(bias.shape) == 1:
-                live = any_(heads.alive)
+                # Without open dimensions of the values, as without heads.
+                live = reduce(and_, [any_(flow.alive) for flow in gated[:2]])
                 still = 0.0 * live if bias is None else not_(live)
                 features = Flow(features.alive * live, features.alive * still)
-        return [features, *scores, heads]
+        return [features, *scores, heads, *dims]
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        features, *scores, heads = outs
+        (features, *scores), heads, dims = self.split(outs)
         pin = pinned(heads.pin).pin if self.shows_heads else heads.pin
+        read = 1.0 if self.shows_heads else any_(features.need)
         return [
             features,
             *(Demand(d.need, pinned(d.need).pin) for d in scores),
             Demand(heads.need * any_(features.need), pin),
+            *(Demand(d.need * read, self.pinned_dims(d.pin)) for d in dims),
         ]
+
+    def pinned_dims(self, pin: Any) -> Any:
+        """Which dimensions of heads must stay.
+
+        On TensorFlow, Keras takes a bias of shape (heads, 1) for one of positions, if
+        there are as many: two dimensions stay where that may come to pass.
+        """
+        heads = self.projections["query"].kernel.shape[1]
+        lengths = [self.node.inputs[i].shape[1] for i in self.roles]
+        mistaken = self.folds and any(n is None or n <= heads for n in lengths)
+        if not mistaken or keras.backend.backend() != "tensorflow":
+            return pin
+        return or_(
+            pin, array_like(pin, (np.arange(pin.shape[0]) < 2).astype("float64"))
+        )
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
     ) -> list[Demand]:
-        return super().backward(ins, outs[:-1], demands[:-1])
+        return super().backward(ins, self.split(outs)[0], self.split(demands)[0])
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        heads = count(keep[-1]) / self.outs[-1].size
+        _, heads, dims = self.split(
+            [count(k) / c.size for k, c in zip(keep, self.outs, strict=True)]
+        )
+        # Of values, and of queries and keys.
+        sizes = (dims[0], dims[-1]) if dims else (1.0, 1.0)
         params: Any = 0.0
         macs: Any = 0.0
         for name, inner in self.projections.items():
-            bias_share = heads
+            bias_share = inside = heads * sizes[name in ("query", "key")]
             i = self.source_of.get(name)
             if i is None:
                 bias_share = count(keep[0]) / self.outs[0].size
-                share = heads * bias_share
+                share = inside * bias_share
                 i = self.source_of["query"]
             elif i in self.read:
-                share = heads * count(keep_in[i]) / self.ins[i].size
+                share = inside * count(keep_in[i]) / self.ins[i].size
             else:
-                share = heads
+                share = inside
             weights = math.prod(inner.kernel.shape) * share
             bias = 0 if inner.bias is None else math.prod(inner.bias.shape)
             params += weights + bias * bias_share
@@ -152,21 +189,24 @@ class AttentionRule(ReadingRule):
         return Size(params, macs)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        features, *scores, _ = super().constants(site)
-        bias = self.projections[_OUTPUT].bias
+        (features, *scores), _, _ = self.split(super().constants(site))
+        bias = self.projections[OUTPUT].bias
         if not site.flows[0].alive.any():
             features = np.zeros(self.outs[0].size) if bias is None else float64(bias)
         return [np.where(site.factor == 0, 0.0, features * site.factor), *scores]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         weights = {}
+        by_head, *by_dim = (
+            [np.ones(1)] if site.gate is None else self.gates_apart(site.gate)
+        )
+        of_values, of_keys = (by_dim[0], by_dim[-1]) if by_dim else (np.ones(1), 1.0)
         for name, inner in self.projections.items():
             kernel = float64(inner.kernel)
             bias = None if inner.bias is None else float64(inner.bias)
-            if name == _OUTPUT:
-                if site.gate is not None:
-                    gate = np.repeat(site.gate, self.repeats)
-                    kernel = kernel * gate.reshape(-1, *[1] * (kernel.ndim - 1))
+            if name == OUTPUT:
+                gate = np.outer(np.repeat(by_head, self.repeats), of_values)
+                kernel = kernel * np.expand_dims(gate, list(range(2, kernel.ndim)))
                 kernel = (kernel * site.factor)[..., site.keep[0]]
                 if bias is not None:
                     bias = (bias * site.factor)[..., site.keep[0]]
@@ -174,9 +214,16 @@ class AttentionRule(ReadingRule):
                 kernel, offset = self.rows(site, self.source_of[name], kernel)
                 if bias is not None:
                     bias = bias + offset
+                if name == "query":
+                    kernel = kernel * of_keys
+                    bias = None if bias is None else bias * of_keys
             weights[name] = kernel, bias
-        queries = np.repeat(site.keep[-1], self.repeats)
-        left, weights = slice_heads(weights, queries, self.key_dims, self.value_dims)
+        _, heads, dims = self.split(site.keep)
+        queries = np.repeat(heads, self.repeats)
+        value_dims, key_dims = (dims[0], dims[-1]) if dims else (True, True)
+        left, weights = slice_heads(
+            weights, queries, self.key_dims & key_dims, self.value_dims & value_dims
+        )
         new: dict[int, Any] = {}
         for name, inner in self.projections.items():
             pairs = zip((inner.kernel, inner.bias), weights[name], strict=True)
@@ -191,7 +238,7 @@ class AttentionRule(ReadingRule):
 
         Args:
             site: The call.
-            left: The numbers of heads, as `slice_heads` returns them.
+            left: The numbers of heads and dimensions, as `slice_heads` returns them.
         """
         raise NotImplementedError
 
@@ -199,6 +246,18 @@ class AttentionRule(ReadingRule):
 @register_strip_rule(keras.layers.MultiHeadAttention, L0MultiHeadAttention)
 class MultiHeadAttentionRule(AttentionRule):
     """Attention whose output has features of its own."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        outs = super().connect(atoms)
+        # Their numbers differ when gates close.
+        self.needs_equal = keras.backend.backend() == "jax"
+        if self.needs_equal and self.gates[1:]:
+            reason = "on JAX, Keras' attention wants as many value as key dimensions"
+            self.reason = self.reason or reason
+        return outs
+
+    def pinned_dims(self, pin: Any) -> Any:
+        return pinned(pin).pin if self.needs_equal else pin
 
     def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:
         query = site.ins[self.source_of["query"]]
@@ -208,7 +267,8 @@ class MultiHeadAttentionRule(AttentionRule):
             shape = [*shape[:-1], kept]
         elif kept != query.keep.sum():
             shape = [kept]
-        return {"num_heads": left["heads"], "output_shape": shape}
+        sizes = {name: left[name] for name in ("key_dim", "value_dim")}
+        return {"num_heads": left["heads"], "output_shape": shape, **sizes}
 
 
 @register_strip_rule(keras.layers.GroupQueryAttention, L0GroupQueryAttention)
@@ -241,6 +301,7 @@ class GroupedQueryAttentionRule(AttentionRule):
         return {
             "num_query_heads": left["heads"],
             "num_key_value_heads": left["key_heads"],
+            "head_dim": left["key_dim"],
         }
 
 
@@ -253,70 +314,3 @@ class UnprojectedAttentionRule(Rule):
             "it compares query and key channel by channel before it mixes positions: "
             "the channels of all its inputs stay"
         )
-
-
-def slice_heads(
-    weights: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
-    heads: np.ndarray,
-    key_dims: np.ndarray,
-    value_dims: np.ndarray,
-) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray | None]]]:
-    """The weights of an attention layer without some heads and dimensions.
-
-    Exact where what goes is 0: a head or value dimension in the value or the output
-    projection, a key dimension in the query or the key projection.
-
-    Args:
-        weights: For each projection (see `projections`) kernel and bias or None.
-        heads: The query heads to keep, bool, shape (heads,).
-        key_dims: The query/key dimensions to keep, bool, shape (key heads, key_dim).
-            The key heads are all heads, or groups of them in grouped-query attention.
-        value_dims: The value dimensions to keep, bool, shape (key heads, value_dim).
-            Grouped-query attention has one number for both: keep equally many.
-
-    Returns:
-        The numbers (``heads``, ``key_heads``, ``key_dim``, ``value_dim``) that are
-        left, and the sliced weights.
-
-    Raises:
-        ValueError: If key heads are not left with equally many dimensions and heads.
-    """
-    group = np.repeat(np.arange(len(key_dims)), len(heads) // len(key_dims))
-    queries = np.flatnonzero(heads)
-    keys, sizes = np.unique(group[queries], return_counts=True)
-    for what, counts in (
-        ("heads", sizes),
-        ("key dimensions", key_dims[keys].sum(axis=1)),
-        ("value dimensions", value_dims[keys].sum(axis=1)),
-    ):
-        if len(set(counts.tolist())) != 1 or counts[0] == 0:
-            raise ValueError(
-                f"Every key head must be left with equally many {what}. "
-                f"Received: {counts.tolist()}"
-            )
-    plans = {
-        "query": (queries, key_dims[group[queries]]),
-        "key": (keys, key_dims[keys]),
-        "value": (keys, value_dims[keys]),
-        "gate": (queries, value_dims[group[queries]]),
-        _OUTPUT: (queries, value_dims[group[queries]]),
-    }
-    key_dim, value_dim = int(key_dims[keys[0]].sum()), int(value_dims[keys[0]].sum())
-    sliced = {}
-    for name, (kernel, bias) in weights.items():
-        chosen, dims = plans[name]
-        at = (chosen[:, None], np.nonzero(dims)[1].reshape(len(chosen), -1))
-        if name == _OUTPUT:
-            sliced[name] = (kernel[at], bias)
-            continue
-        # Scores are divided by the root of the number of dimensions.
-        root = math.sqrt(key_dim / key_dims.shape[1]) if name == "query" else 1.0
-        new_bias = None if bias is None else bias[at] * root
-        sliced[name] = (kernel[(slice(None), *at)] * root, new_bias)
-    left = {
-        "heads": len(queries),
-        "key_heads": len(keys),
-        "key_dim": key_dim,
-        "value_dim": value_dim,
-    }
-    return left, sliced
