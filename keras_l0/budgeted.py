@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from keras_l0.analysis.graph import require_graph
+from keras_l0.analysis.graph import carry_vocabularies, require_graph
 from keras_l0.budget import Budget, SetByBudget, as_budgets
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
@@ -228,6 +228,7 @@ def copy_of(model: keras.Model) -> keras.Model:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     copy = keras.models.clone_model(model)
     copy.set_weights([ops.convert_to_numpy(w) for w in model.weights])
+    carry_vocabularies(model, copy)
     for layer in copy._flatten_layers():
         # Layers that adapt to data compute with what they derived from weights.
         getattr(layer, "finalize_state", lambda: None)()

@@ -418,3 +418,81 @@ def test_gates_that_something_else_reads_are_refused():
     model = keras.Model(x, layers.Add()([L0Switch()(layers.Dense(3)(x), z), z]))
     with pytest.raises(RuntimeError, match="may be read by `L0Switch` layers only"):
         keras_l0.strip(model)
+
+
+def recurrent_residual():
+    x = keras.Input((6, 4))
+    h = layers.Dense(5, name="embed")(x)
+    h = layers.Add()([h, layers.GRU(5, return_sequences=True, name="recur")(h)])
+    return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(h)))
+
+
+def encoder_decoder():
+    x = keras.Input((6, 4))
+    h, *states = layers.LSTM(5, return_sequences=True, return_state=True)(x)
+    return keras.Model(x, layers.Dense(2)(layers.LSTM(5)(h, initial_state=states)))
+
+
+@pytest.mark.parametrize("build", [recurrent_residual, encoder_decoder])
+def test_masks_that_close_a_unit_together_are_charged_for_a_part_each(build):
+    gated = keras_l0.add_gates(build())
+    first, second = keras_l0.gates(gated)
+    whole = keras_l0.strip(gated, verify=False).count_params()
+    for gate in (first, second):
+        gate.assign_log_alpha([CLOSED, OPEN, OPEN, OPEN, OPEN])
+    left = keras_l0.strip(gated, verify=False).count_params()
+    assert first.cost == second.cost
+    assert first.cost + second.cost == whole - left
+
+
+def test_a_recurrent_layer_that_is_called_twice():
+    inputs = [keras.Input((6, 4)), keras.Input((6, 4))]
+    shared = layers.GRU(5, name="recur")
+    y = layers.Dense(2)(layers.Concatenate()([shared(x) for x in inputs]))
+    gated = keras_l0.add_gates(keras.Model(inputs, y))
+    (gate,) = keras_l0.gates(gated)
+    gate.assign_log_alpha([CLOSED, OPEN, OPEN, OPEN, OPEN])
+    assert keras_l0.strip(gated).get_layer("recur").units == 4
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mode", ["int", "tf_idf"])
+@pytest.mark.parametrize("make", ["add_gates", "with_budget", "strip"])
+def test_words_that_a_lookup_has_adapted_to_are_carried_over(make, mode):
+    import tensorflow as tf
+
+    length = {"output_sequence_length": 3} if mode == "int" else {}
+    words = layers.TextVectorization(output_mode=mode, **length)
+    words.adapt(["a b", "b c", "d"])
+    x = keras.Input((1,), dtype="string")
+    h = words(x)
+    if mode == "int":
+        h = layers.Flatten()(layers.Embedding(6, 3)(h))
+    y = layers.Dense(2)(layers.Dense(4, activation="relu")(h))
+    model = other = keras.Model(x, y)
+    if make != "strip":
+        other = keras_l0.add_gates(model)
+    if make == "with_budget":
+        other = keras_l0.with_budget(other, keras_l0.Budget(params=0.8))
+    if make == "strip":
+        other = keras_l0.strip(keras_l0.add_gates(model))
+    text = tf.constant([["a b z"], ["d c a"]])
+    np.testing.assert_allclose(model(text), other(text), rtol=1e-5, atol=1e-6)
+
+
+class WithoutConfig(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def test_a_layer_that_cannot_be_made_anew_is_named():
+    x = keras.Input((4,))
+    h = WithoutConfig(keras.ops.sin)(layers.Dense(5, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(2)(h))
+    assert not keras_l0.plan_gates(model).groups
+    with pytest.raises(ValueError, match=r"'without_config' \(WithoutConfig\)"):
+        keras_l0.add_gates(model)

@@ -268,7 +268,28 @@ def copied(operation: Any, name: str) -> Any:
             arguments=operation.arguments,
             **{key: config[key] for key in ("name", "trainable", "dtype")},
         )
-    return type(operation).from_config(config)
+    new = type(operation).from_config(config)
+    carry_vocabularies(operation, new)
+    return new
+
+
+def carry_vocabularies(old: keras.Layer, new: keras.Layer) -> None:
+    """Gives a copy the words that lookups in a layer have adapted to.
+
+    Neither its config nor its weights hold them.
+    """
+    for source, target in zip(
+        old._flatten_layers(), new._flatten_layers(), strict=False
+    ):
+        source, target = (getattr(x, "_lookup_layer", x) for x in (source, target))
+        if getattr(source, "input_vocabulary", 0) is not None:
+            continue  # no lookup, or one whose config holds the words
+        if len(source.get_vocabulary(include_special_tokens=False)):
+            idf = getattr(source, "idf_weights_const", None)
+            target.set_vocabulary(
+                source.get_vocabulary(),
+                *([] if idf is None else [keras.ops.convert_to_numpy(idf)]),
+            )
 
 
 def _has_graph(model: keras.Model) -> bool:

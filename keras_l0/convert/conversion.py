@@ -184,7 +184,7 @@ class Conversion:
                 "seed": None if seed is None else number,
             }
             order = np.searchsorted(group.atoms, place.atoms)
-            costs = [size.params for size in group.saves]
+            costs = [size.params / _masks(group) for size in group.saves]
             one = sum(p.tensor is not None for p in group.places) == 1
             label = name(f"{place.step.node.name}_gate")
             if one and len(set(order)) == len(order):
@@ -227,17 +227,15 @@ class Conversion:
 
     def _priced(self, twin: Any) -> Any:
         """A layer that is gated inside, its gates charged for all that they save."""
-        (saves,) = (
-            group.saves
+        group = next(
+            group
             for group in self.gated
             for place in group.places
             if place.tensor is None and place.step.node.operation is twin
         )
-        layers = [one for one in twin._flatten_layers() if isinstance(one, Gated)]
-        for layer in layers:
-            # Two directions of a recurrence share what a pair of units saves.
-            costs = [size.params / len(layers) for size in saves]
-            layer.price = layer.gate.cost = _one_if_equal(costs)
+        costs = _one_if_equal([size.params / _masks(group) for size in group.saves])
+        for layer in _gated_parts(twin):
+            layer.price = layer.gate.cost = costs
         return twin
 
     def _copied(self, node: Node, copies: dict[int, Any]) -> Any:
@@ -247,10 +245,39 @@ class Conversion:
             if id(old) in self.twins:
                 copies[id(old)] = self._priced(old)
             elif isinstance(old, keras.Layer):
-                copies[id(old)] = copied(old, node.name)
+                copies[id(old)] = _made_anew(old, node.name)
             else:
                 return copied(old, node.name)
         return copies[id(old)]
+
+
+def _gated_parts(twin: keras.Layer) -> list[Gated]:
+    """The layers in a layer that is gated inside, such as two directions."""
+    return [layer for layer in twin._flatten_layers() if isinstance(layer, Gated)]
+
+
+def _masks(group: Group) -> int:
+    """By how many masks a unit of a group is closed, which share what that saves.
+
+    One for all places behind layers, and one for each layer that is gated inside.
+    """
+    behind = {place.tensor is None for place in group.places} - {True}
+    inside = {
+        id(place.step.node.operation): place.step.node.operation
+        for place in group.places
+        if place.tensor is None
+    }
+    return len(behind) + sum(len(_gated_parts(twin)) for twin in inside.values())
+
+
+def _made_anew(layer: keras.Layer, name: str) -> keras.Layer:
+    try:
+        return copied(layer, name)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`model` must have layers that can be made anew from their `get_config()`. "
+            f"Received: {name!r} ({type(layer).__name__}), which cannot: {error}"
+        ) from error
 
 
 def _carry(old: Any, new: Any) -> None:

@@ -35,6 +35,8 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
         options: Of the gates. Recurrent layers draw them once per batch.
         l0: The strength of their penalty.
     """
+    if type(layer) is not keras.layers.Bidirectional and type(layer) not in _TWINS:
+        return None
     config = {**layer.get_config(), "name": name}
     if type(layer) is keras.layers.Bidirectional:
         inner = [layer.forward_layer, layer.backward_layer]
@@ -45,10 +47,8 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
             twin = _unbuilt(one, one.get_config(), options, l0)
             config[key] = keras.saving.serialize_keras_object(twin)
         new = keras.layers.Bidirectional.from_config(config)
-    elif type(layer) in _TWINS:
-        new = _unbuilt(layer, config, options, l0)
     else:
-        return None
+        new = _unbuilt(layer, config, options, l0)
     shapes = layer.get_build_config()
     shapes = list(shapes.get("shapes_dict", shapes).values())
     # The states that a recurrence may start from shape none of its weights.
