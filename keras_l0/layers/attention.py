@@ -143,7 +143,7 @@ class _GatedHeads(_Base):
         if training and self._dropout_layer.rate:
             output, *scores = attend(query, key, value)
         else:
-            output, *scores = self.rematerialized(attend, query, key, value)
+            output, *scores = self.rematerialized(attend, query, key, value, inputs=3)
         if self.dim_gates:
             # Drawn for the queries already, if it is the same gate.
             gate, again = self.dim_gates[0], len(self.dim_gates) == 1

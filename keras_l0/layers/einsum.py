@@ -73,8 +73,8 @@ class L0EinsumDense(Granular, keras.layers.EinsumDense):
         return summed[0]
 
     def build(self, input_shape: Any) -> None:
-        self._rank = len(self.compute_output_shape(input_shape))
         super().build(input_shape)
+        self._rank = len(self.compute_output_shape(input_shape))
 
     def switched_weights(self) -> list[Any]:
         unit = unit_label(self.equation)

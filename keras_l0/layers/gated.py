@@ -170,13 +170,18 @@ class Gated(_Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.gate(self.rematerialized(super().call, inputs), training=training)
 
-    def rematerialized(self, plain: Any, *args: Any) -> Any:
+    def rematerialized(self, plain: Any, *args: Any, inputs: int = 1) -> Any:
         """What ``plain`` makes of tensors, computed once more for the gradient.
 
         Only if the layer was made in a `keras.RematScope`.
+
+        Args:
+            plain: The function.
+            *args: The tensors.
+            inputs: How many of them are like the layer's inputs: Keras measures them.
         """
         if self._remat_mode is not None:
-            plain = super().rematerialized_call(plain, *args[:1])
+            plain = super().rematerialized_call(plain, *args[:inputs])
         return plain(*args)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
