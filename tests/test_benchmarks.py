@@ -81,3 +81,29 @@ def test_identity_of_one_model(tmp_path, monkeypatch):
     arguments = ["--models", "MobileNetV3Small", "--output", str(output)]
     assert identity.main(arguments) == 0  # it is there already
     assert "MobileNetV3Small" in output.with_suffix(".md").read_text()
+
+
+@pytest.mark.tensorflow
+def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    deploy = importlib.import_module("deploy")
+    # The other networks, and those of other packages, take longer than a test may.
+    monkeypatch.setattr(deploy, "VARIANTS", {"dense": None, "ours": "keep"})
+    models, output = tmp_path / "models", tmp_path / "results.json"
+    arguments = ["--tiny", "--network", "lenet-300-100", "--models", str(models)]
+    arguments += ["--output", str(output)]
+
+    deploy.main(arguments)
+
+    dense, ours = json.loads(output.read_text())["records"]
+    assert (dense["params"], dense["macs"]) == (266_610, 266_200)
+    assert ours["variant"] == "ours" and ours["params"] <= dense["params"]
+    for record in (dense, ours):
+        assert record["int8"]["bytes"] < record["float32"]["bytes"] / 3
+        assert record["int8"]["top1"] > 0.9
+    page = output.with_suffix(".md").read_text()
+    assert "## lenet-300-100" in page and "266,610" in page
+    assert len(list(models.glob("*.keras"))) == 2
+
+    monkeypatch.setattr(deploy.mnist, "train", None)
+    deploy.main(arguments)

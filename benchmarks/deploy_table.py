@@ -1,0 +1,90 @@
+"""The results of deploy.py as a Markdown page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAMES = {
+    "dense": "dense",
+    "tfmot": "TFMOT, 90 % of the weights 0",
+    "ours": 'gates, `inputs="keep"`',
+    "ours-gather": 'gates, `inputs="gather"`',
+}
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page."""
+    about, records = result["about"], result["records"]
+    lines = [
+        "# What a device gets",
+        "",
+        "Made by `benchmarks/deploy.py`; one seed. Errors are those of the file on the "
+        "10,000 test images of MNIST. Latencies are ratios to the dense file of the "
+        f"same precision, medians of {about['runs']} runs in turns on one x86 thread "
+        "(between quartiles); where a file takes fractions of a millisecond, fixed "
+        "overhead hides the work. The arena is TFLite Micro's on a 64-bit machine; "
+        f"inferences per second, SRAM and flash are Vela's estimates for an "
+        f"{about['npu']}, default system and memory mode.",
+    ]
+    for network in dict.fromkeys(record["network"] for record in records):
+        rows = [record for record in records if record["network"] == network]
+        lines += ["", f"## {network}", ""]
+        for precision in ("float32", "int8"):
+            lines += [
+                f"| {precision} | parameters | MACs | bytes | gzip | error | latency | "
+                "memory |",
+                "|---|---|---|---|---|---|---|---|",
+                *(_file(row, rows[0], precision) for row in rows),
+                "",
+            ]
+        if about["npu"] in rows[0] or "micro" in rows[0]:
+            lines += [
+                "| int8 | arena | inferences/s | SRAM | flash | mapped |",
+                "|---|---|---|---|---|---|",
+                *(_target(row, rows[0], about["npu"]) for row in rows),
+                "",
+            ]
+    versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
+    lines.append(f"Commit {about['commit']}; {versions}.")
+    return "\n".join(lines)
+
+
+def _file(row: dict[str, Any], dense: dict[str, Any], precision: str) -> str:
+    file, first = row[precision], dense[precision]
+    low, high = file["ratio_quartiles"]
+    memory = file["memory_bytes"]
+    cells = [
+        _NAMES[row["variant"]],
+        f"{row['params']:,}",
+        f"{row['macs']:,}",
+        _share(file["bytes"], first["bytes"]),
+        _share(file["gzip_bytes"], first["gzip_bytes"]),
+        f"{file['error']:.2f} %",
+        f"{file['milliseconds']:.3f} ms, {file['ratio']:.2f}x ({low:.2f}-{high:.2f})",
+        "?" if memory is None else f"{memory / 2**20:.1f} MiB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _target(row: dict[str, Any], dense: dict[str, Any], npu: str) -> str:
+    cells = [_NAMES[row["variant"]]]
+    if "micro" in row:
+        cells.append(_share(row["micro"]["arena_bytes"], dense["micro"]["arena_bytes"]))
+    else:
+        cells.append("-")
+    if npu in row:
+        figures, first = row[npu], dense[npu]
+        speed, before = figures["inferences_per_second"], first["inferences_per_second"]
+        cells += [
+            f"{speed:,.0f} ({speed / before:.1f}x)",
+            f"{figures['sram_bytes']:,.0f}",
+            f"{figures['flash_bytes']:,.0f}",
+            f"{figures['mapped']:.0%}",
+        ]
+    else:
+        cells += ["-"] * 4
+    return f"| {' | '.join(cells)} |"
+
+
+def _share(value: float, before: float) -> str:
+    return f"{value:,.0f} ({value / before:.3f}x)"
