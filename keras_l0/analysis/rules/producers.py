@@ -25,11 +25,11 @@ from keras_l0.analysis.logic import (
     like,
     not_,
     or_,
-    rows_any,
     take,
 )
 from keras_l0.analysis.rules.base import Rule
-from keras_l0.analysis.rules.reading import float64, kernel_of, weight_gates
+from keras_l0.analysis.rules.links import kernel_of, linked, weight_gates
+from keras_l0.analysis.rules.reading import float64
 
 
 class Producer(Rule):
@@ -98,7 +98,7 @@ class Producer(Rule):
         def any_read(channels: Any) -> Any:
             """For each unit, or all of them, whether it reads any of the channels."""
             if weights and not self.makes_all:
-                return self.linked(channels, gate, to=2)
+                return linked(self.numbers, channels, gate, to=2)
             return any_(channels)
 
         if self.reads_all:
@@ -117,21 +117,6 @@ class Producer(Rule):
             ones = ones * gate
         return [Flow(ones * live, ones * still)]
 
-    def linked(self, channels: Any, openness: Any, to: int) -> Any:
-        """Whether an open weight links a unit, or an input, to one of ``channels``.
-
-        Args:
-            channels: Facts of the inputs, or of the units.
-            openness: Of the gates on weights.
-            to: 2 to ask for each unit, 1 for each input.
-        """
-        numbers = self.numbers.reshape(-1, *self.numbers.shape[-2:])
-        places = np.arange(numbers.shape[3 - to], dtype="int32")
-        ends = np.broadcast_to(places[:, None] if to == 2 else places, numbers.shape)
-        pairs = [np.moveaxis(x, to, 0).reshape(-1) for x in (ends, numbers)]
-        links = and_(take(channels, pairs[0]), take(openness, pairs[1]))
-        return rows_any(links, numbers.shape[to])
-
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return [pinned(outs[0].need), *outs[1:]] if self.makes_all else outs
 
@@ -145,7 +130,7 @@ class Producer(Rule):
         reads = any_(reading)
         need = reads * like(x.alive, 1.0, x.alive.shape[0])
         if outs[1:]:
-            need = self.linked(reading, outs[1].alive, to=1)
+            need = linked(self.numbers, reading, outs[1].alive, to=1)
         if self.uniform and self.alike:
             # What other calls use as well must suit all of them.
             pin = x.const if self.shares_weights else 0.0 * x.const

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site, pinned
+from keras_l0.analysis.facts import Channels, Demand, Flow, Signal, Site, pinned
 from keras_l0.analysis.logic import and_, any_, first, like, or_
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.layers import find_gates
@@ -155,23 +155,6 @@ def on_last_axis(shape: Sequence[int | None], atoms: np.ndarray) -> Channels:
 def positions(shape: Sequence[int | None]) -> int:
     """Number of positions of a tensor with channels last; an open size counts as 1."""
     return math.prod(size or 1 for size in shape[1:-1])
-
-
-def kernel_of(layer: Any, name: str = "kernel") -> np.ndarray:
-    """A layer's kernel at test time, in its precision; gates may switch its weights."""
-    kernel = np.asarray(keras.ops.convert_to_numpy(getattr(layer, name)))
-    if getattr(layer, "block", None):
-        gates = layer.spread(layer.gate.test_gates)
-        kernel = kernel * np.asarray(keras.ops.convert_to_numpy(gates), kernel.dtype)
-    return kernel
-
-
-def weight_gates(layer: Any, atoms: Atoms) -> list[Channels]:
-    """The hidden channels of a layer whose gates switch weights; else none."""
-    if not getattr(layer, "block", None):
-        return []
-    count = layer.gate.count
-    return [Channels(None, atoms.new(count), np.zeros(count), width=0)]
 
 
 def float64(weight: Any) -> np.ndarray:
