@@ -398,6 +398,12 @@ def test_not_built():
     [
         (lambda: L0SharedGate(2.5), TypeError, "`units` must be an integer"),
         (lambda: L0SharedGate(0), ValueError, "`units` must be positive"),
+        (lambda: L0Switch(axis="x"), TypeError, "`axis` must be an integer"),
+        (lambda: L0Switch(axis=(1, 2)), TypeError, "`axis` must be an integer"),
+        (lambda: L0Switch(indices=3), TypeError, "`indices` must be .* of integers"),
+        (lambda: L0Switch(indices="ab"), TypeError, "`indices` must be .* of integers"),
+        (lambda: L0Switch(indices=[0.5]), TypeError, "`indices` must be .* of integer"),
+        (lambda: L0Switch(indices=[]), TypeError, "`indices` must be a non-empty"),
         (lambda: L0Switch(axis=0).build((None, 3), (1, 3)), ValueError, "`axis` of"),
         (lambda: L0Switch().build((None, 3), (1, 4)), ValueError, "`indices` of"),
         (
@@ -496,3 +502,15 @@ def test_a_layer_that_cannot_be_made_anew_is_named():
     assert not keras_l0.plan_gates(model).groups
     with pytest.raises(ValueError, match=r"'without_config' \(WithoutConfig\)"):
         keras_l0.add_gates(model)
+
+
+@pytest.mark.parametrize("noise", ["batch", "example"])
+def test_an_input_that_may_be_missing(noise):
+    a, b = keras.Input((4,), name="a", optional=True), keras.Input((4,), name="b")
+    both = [layers.Dense(5, name=name)(b) for name in ("left", "right")]
+    model = keras.Model([a, b], layers.Dense(2)(layers.Add()(both)))
+    options = keras_l0.GateOptions(noise=noise)
+    gated = keras_l0.add_gates(model, gate_options=options)
+    x = np.ones((3, 4), "float32")
+    gated([None, x], training=True)
+    np.testing.assert_allclose(gated([None, x]), model([None, x]), rtol=1e-6)

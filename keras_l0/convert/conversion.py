@@ -170,6 +170,9 @@ class Conversion:
         }
         inputs = [graph.input_layer(i).output for i in range(len(graph.inputs))]
         made = {t.index: x for t, x in zip(graph.inputs, inputs, strict=True)}
+        # Only its batch size counts; those that are optional may be None.
+        present = [x for x in inputs if not x._keras_history.operation.optional]
+        batch = (present or inputs)[0]
         shared: dict[int, Any] = {}
 
         def gate(x: Any, group: Group, place: Any) -> Any:
@@ -199,7 +202,7 @@ class Conversion:
                     name=name(f"{first}_gates"),
                     **settings,
                 )
-                shared[id(group)] = source(inputs[0])
+                shared[id(group)] = source(batch)
             straight = np.array_equal(order, np.arange(len(group.atoms)))
             indices = None if straight else order.tolist()
             switch = L0Switch(axis, indices, dtype=dtype, name=label)

@@ -84,7 +84,7 @@ class L0Gate(keras.layers.Layer):
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
         self.options = GateOptions.get(options)
-        if seed is not None and not _is_integer(seed):
+        if seed is not None and not is_integer(seed):
             raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -297,7 +297,8 @@ class _Penalty(keras.regularizers.Regularizer):
         return self.gate.penalty(raw)
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, of Python or NumPy, and no boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -307,7 +308,7 @@ def _validated_axis(axis: Any) -> int | tuple[int, ...]:
     else:
         entries = (axis,)
     for entry in entries:
-        if not _is_integer(entry):
+        if not is_integer(entry):
             raise TypeError(
                 "`axis` must be an integer or a non-empty sequence of integers. "
                 f"Received: axis={axis!r}"

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.layers.gate import L0Gate
+from keras_l0.layers.gate import L0Gate, is_integer
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0
 
@@ -65,7 +65,7 @@ class L0SharedGate(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(units, bool) or not isinstance(units, (int, np.integer)):
+        if not is_integer(units):
             raise TypeError(f"`units` must be an integer. Received: units={units!r}")
         if units < 1:
             raise ValueError(f"`units` must be positive. Received: units={units}")
@@ -86,7 +86,10 @@ class L0SharedGate(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        z = self.gate.values((ops.shape(inputs)[0], self.units), training)
+        # An optional input may be None.
+        each = self.gate.options.noise == "example"
+        count = ops.shape(inputs)[0] if each else 1
+        z = self.gate.values((count, self.units), training)
         return ops.reshape(z, (-1, self.units))
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
@@ -126,6 +129,7 @@ class L0Switch(keras.layers.Layer):
         That of ``inputs``.
 
     Raises:
+        TypeError: If ``axis`` or ``indices`` is of the wrong type.
         ValueError: If there is not one gate for each channel.
 
     Example:
@@ -141,8 +145,18 @@ class L0Switch(keras.layers.Layer):
         self, axis: int = -1, indices: Sequence[int] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.axis = axis
-        self.indices = None if indices is None else [int(i) for i in indices]
+        if not is_integer(axis):
+            raise TypeError(f"`axis` must be an integer. Received: axis={axis!r}")
+        self.axis = int(axis)
+        if indices is not None:
+            known = isinstance(indices, (Sequence, np.ndarray)) and len(indices) > 0
+            if not known or not all(map(is_integer, indices)):
+                raise TypeError(
+                    "`indices` must be a non-empty sequence of integers, or None. "
+                    f"Received: indices={indices!r}"
+                )
+            indices = [int(i) for i in indices]
+        self.indices = indices
         self.supports_masking = True
 
     def build(self, inputs_shape: Any, gates_shape: Any) -> None:
