@@ -37,6 +37,8 @@ class Budget:
         inputs: As in `keras_l0.strip`: of the stripped model that is measured.
         ramp_steps: Training steps over which the limit comes down from the full size.
             Default: the first half of `fit`.
+        min_units: Of each layer's gates as many of the likeliest are free of any
+            price, so that no layer dies as a whole.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -57,6 +59,7 @@ class Budget:
     layers: tuple[str, ...] = ()
     inputs: str = "keep"
     ramp_steps: int | None = None
+    min_units: int = 1
 
     def __post_init__(self) -> None:
         for name in MEASURES:
@@ -97,6 +100,12 @@ class Budget:
             raise ValueError(
                 "`ramp_steps` must be a number of training steps, an integer >= 0, or "
                 f"None. Received: ramp_steps={self.ramp_steps!r}"
+            )
+
+        if not (_is_integer(self.min_units) and self.min_units >= 0):
+            raise ValueError(
+                "`min_units` must be an integer >= 0. "
+                f"Received: min_units={self.min_units!r}"
             )
 
     @property

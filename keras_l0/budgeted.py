@@ -111,6 +111,10 @@ class BudgetedModel(Functional):
         multipliers = ops.where(same, before, 0.0) + _GAIN / ramp * excess
         weights = ops.unstack(multipliers, len(self._constraints.each))
         slopes = self._constraints.program.gradient(probable, weights)
+        free = max(budget.min_units for budget in self.budgets)
+        slopes = [
+            _spared(slope, p, free) for slope, p in zip(slopes, probable, strict=True)
+        ]
         self._multipliers.assign(multipliers)
         self._prices.assign(ops.concatenate(slopes))
         self._progress.assign(progress + np.array([1.0, 0.0], "float32"))
@@ -275,3 +279,11 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
 
 def _vector(x: Any) -> Any:
     return ops.ravel(ops.cast(x, "float32"))
+
+
+def _spared(prices: Any, probable: Any, count: int) -> Any:
+    """The prices without those of the likeliest gates."""
+    if not count:
+        return prices
+    likeliest, _ = ops.top_k(probable, min(count, probable.shape[0]))
+    return ops.where(probable >= likeliest[-1], ops.minimum(prices, 0.0), prices)

@@ -122,11 +122,12 @@ class Constraints:
         return limits + (1.0 - limits) * (1.0 - progress) ** 3
 
     def require_reachable(self) -> None:
-        """Raises if a limit is below what is left with one unit per gated layer."""
+        """Raises if a limit is below what `Budget.min_units` everywhere leaves."""
         for one in self.each:
             analysis = one.analysis
+            units = max(1, one.budget.min_units)
             least = [
-                test if not gate.trainable else np.eye(1, gate.count)[0]
+                1.0 * (np.arange(gate.count) < units) if gate.trainable else test
                 for gate, test in zip(analysis.gates, analysis.test_open(), strict=True)
             ]
             floor = one.share(least)
@@ -145,7 +146,8 @@ class Constraints:
             barriers = ", ".join(held) or "none: what has no gates stays"
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
-                f"{self.model.name!r}. With one unit left in each gated layer, "
+                f"{self.model.name!r}. With {units} of its units left in each gated "
+                f"layer, "
                 f"{round(floor * one.full):,} "
                 f"{'MACs' if one.measure == 'macs' else 'parameters'} "
                 f"({floor:.1%}) stay. Barriers: {barriers}. "

@@ -107,3 +107,21 @@ def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(deploy.mnist, "train", None)
     deploy.main(arguments)
+
+
+@pytest.mark.tensorflow
+def test_budgets_run_and_do_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    budget = importlib.import_module("budget")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--network", "lenet-300-100", "--measure", "params"]
+    arguments += ["--target", "0.3", "--threads", "0", "--output", str(output)]
+    budget.main(arguments)
+    (run,) = json.loads(output.read_text())
+    assert run["stripped"] <= 0.3 and 0 <= run["error_stripped"] <= 100
+    assert "| lenet-300-100 | 2 | 0 | test | params 30% |" in (
+        output.with_suffix(".md").read_text()
+    )
+    monkeypatch.setattr(budget, "run", None)
+    budget.main(arguments)
+    assert budget.build("residual", keras_l0.Budget(macs=0.5)).budgets

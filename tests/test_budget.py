@@ -63,6 +63,7 @@ def test_amounts_of_another_type(value):
         ({"params": 0.5, "layers": 3}, TypeError, "`layers` must be names"),
         ({"bytes": 9000, "layers": "a"}, ValueError, "`bytes` is the size of a whole"),
         ({"bytes": 9000, "quantization": "int4"}, ValueError, "`quantization` must be"),
+        ({"params": 0.5, "min_units": -1}, ValueError, "`min_units` must be"),
         ({"params": 0.5, "ramp_steps": -1}, ValueError, "`ramp_steps` must be"),
         ({"params": 0.5, "ramp_steps": 1.5}, ValueError, "`ramp_steps` must be"),
     ],
@@ -303,6 +304,20 @@ def test_convolutions():
     assert density(model, "macs") == pytest.approx(0.3, abs=0.08)
 
 
+def test_the_likeliest_gates_are_free():
+    model = with_budget(network(), Budget(params=0.5, ramp_steps=1, min_units=3))
+    rng = np.random.default_rng(0)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(rng.normal(4, 1, 40))
+    model._progress.assign([9.0, 1.0])
+    model(data(8)[0], training=True)
+    prices = np.split(keras.ops.convert_to_numpy(model._prices), 2)
+    for gate, found in zip(keras_l0.gates(model), prices, strict=True):
+        p = keras.ops.convert_to_numpy(gate.prob_open)
+        assert set(np.flatnonzero(found == 0)) == set(np.argsort(p)[-3:])
+        assert found.min() == 0 and model.multiplier[0] > 0
+
+
 # The ramp.
 
 
@@ -444,7 +459,7 @@ def test_gates_are_pushed_by_what_they_add_to_the_expected_size(gradient):
             lambda raw=gate.raw: raw.regularizer(keras.ops.convert_to_tensor(raw)),
             gate.raw,
         )
-        for unit in (0, 13, 39):
+        for unit in (0, 13, 38):  # the last one is the likeliest, and free
             up, down = ([r.copy() for r in raw] for _ in range(2))
             up[number][unit] += 1e-5
             down[number][unit] -= 1e-5
