@@ -21,7 +21,8 @@ class PlannedLayer:
     Attributes:
         name: The layer's name.
         kind: Its class name.
-        units: Channels that it makes now; of attention, heads (or groups of them).
+        units: Channels that it makes now; of attention, heads (or groups of them);
+            where gates switch weights, weights (or blocks of them).
         kept: How many of them are left after strip.
         before: Its size now, gates not counted.
         after: Its size after strip.
