@@ -78,12 +78,14 @@ def summary(runs: list[dict]) -> str:
         f"{sum(len(r['failures']) for r in corners)} of them differ."
     ]
     took = {(r["model"], r["seed"]): taken(r) for r in proofs}
+    # What was timed again apart from its proof says how.
+    timed = {r["seed"]: r["timed"]["how"] for r in proofs if "timed" in r}
     for seed in sorted({r["seed"] for r in proofs}):
         if {("ResNet152", seed), ("ResNet50", seed)} <= took.keys():
             ratio = took["ResNet152", seed] / took["ResNet50", seed]
             lines.append(
                 f"Plan and rewrite of ResNet152 take {ratio:.2f} times what they take "
-                f"of ResNet50 (seed {seed})."
+                f"of ResNet50 ({timed.get(seed, 'each with its proof')})."
             )
     commits = ", ".join(f"`{c}`" for c in dict.fromkeys(r["commit"] for r in done))
     return " ".join([*lines, f"Commits: {commits}."])
