@@ -73,8 +73,10 @@ def closed(
 ) -> keras.Model:
     """A copy of a gated model with so many gates closed that it fits.
 
-    The gates with the smallest probability of being open per size that they cost go
-    first; the likeliest of each group of gates stays until nothing else is left.
+    The gates that are least likely to be open go first, of equal ones those that cost
+    less: training has weighed what a gate is worth against its price already, and
+    where all are sure, what costs much is read by much. The likeliest of each group of
+    gates stays until nothing else is left.
 
     Args:
         model: A gated model.
@@ -124,13 +126,16 @@ def _cheapest_first(
     constraints = Constraints(model, budgets, rest)
     excess = [max(0.0, one.share(openness) - one.limit) for one in constraints.each]
     prices = constraints.program.gradient(openness, list(map(np.float64, excess)))
+    starts = np.cumsum([0, *(gate.count for gate in constraints.gates[:-1])])
     probable = [
         keras.ops.convert_to_numpy(gate.prob_open).astype("float64").ravel()
         for gate in constraints.gates
     ]
-    worth = np.concatenate(probable) / (np.concatenate(prices) + 1e-12)
-    last = np.concatenate([p == p.max() for p in probable])
-    order = np.lexsort([worth, last])
+    price, likely = np.concatenate(prices), np.concatenate(probable).round(6)
+    # What saves nothing by itself comes later, the likeliest of each group last.
+    rank = 1 * (price <= 1e-4 * price.max())
+    rank[[int(p.argmax()) + s for p, s in zip(probable, starts, strict=True)]] = 2
+    order = np.lexsort([price, likely, rank])
     return order[np.concatenate(openness)[order] > 0]
 
 

@@ -47,9 +47,9 @@ def strip(
             the features that it has.
         min_units: No layer that stays is left with fewer units.
         budget: What the result has to fit, a `Budget` or several. If it would not, the
-            gates that are least likely to be open for what they cost are closed first,
-            and the outputs are those of the model with these gates closed. Of
-            ``bytes``, the TFLite file itself is measured.
+            gates that are least likely to be open are closed first, and the outputs
+            are those of the model with these gates closed. Of ``bytes``, the TFLite
+            file itself is measured.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
 

@@ -70,6 +70,25 @@ def test_the_least_likely_close_first():
     np.testing.assert_array_equal(kept, np.arange(40 - len(kept), 40))
 
 
+def test_of_gates_alike_those_that_cost_less_close_first():
+    model = add_gates(residual())
+    before = {x.name: x.kept for x in keras_l0.profile(model).layers}
+    stripped = strip(model, budget=Budget(params=0.95))
+    after = {x.name: x.units for x in keras_l0.profile(stripped).layers}
+    # Inside of a block, not in the stream that all blocks read and write.
+    stream = [name for name, kind in before.items() if "conv" in name][0]
+    assert after[stream] == before[stream]
+
+
+def test_what_saves_nothing_stays():
+    model = network()
+    budget = Budget(params=0.5, layers=[model.layers[0].name])
+    keras_l0.gates(model)[0].assign_log_alpha(5.0)
+    stripped = strip(model, budget=budget)
+    assert stripped.layers[1].units == 20
+    assert stripped.layers[2].units == strip(model).layers[2].units
+
+
 def test_several_budgets_and_other_options():
     budgets = [Budget(macs=0.5), Budget(params=0.4)]
     stripped = strip(network(), budget=budgets, round_to=8)
