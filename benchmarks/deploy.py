@@ -85,15 +85,28 @@ def pruned(
     return result
 
 
+def gated_file(network: str, args: argparse.Namespace) -> Path | None:
+    """The last gated network that `mnist.py` left in the folder, if any."""
+    files = args.models.glob(f"{network}-{args.seed}-*.keras")
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def gated_settings(network: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What the gated network was trained with."""
+    file = gated_file(network, args)
+    if file is None:
+        return json.loads(json.dumps(dataclasses.asdict(mnist.SETTINGS[network])))
+    return json.loads(file.with_suffix(".json").read_text())["settings"]
+
+
 def trained(
     network: str, variant: str, data: list[np.ndarray], args: argparse.Namespace
 ) -> keras.Model:
     """A variant of a network, from the folder or else made and left there."""
     kind = "gated" if VARIANTS[variant] else variant
     path = args.models / f"deploy-{network}-{kind}.keras"
-    kept = sorted(args.models.glob(f"{network}-{args.seed}-*.keras"))
-    if kind == "gated" and kept and not path.exists():
-        path = max(kept, key=lambda file: file.stat().st_mtime)
+    if kind == "gated":
+        path = gated_file(network, args) or path
     if path.exists():
         return keras.models.load_model(path, compile=False)
     keras.utils.set_random_seed(args.seed)
@@ -162,6 +175,8 @@ def run(
         folder = args.models / f"deploy-{network}-{variant}"
         folder.mkdir(exist_ok=True)
         found = measure(model, data, folder, inputs or "keep")
+        if inputs:
+            found["settings"] = gated_settings(network, args)
         records.append({"network": network, "variant": variant, **found})
         print(f"{network}, {variant}: {found['float32']}", flush=True)
     for precision in ("float32", "int8"):

@@ -29,6 +29,12 @@ def render(result: dict[str, Any]) -> str:
     for network in dict.fromkeys(record["network"] for record in records):
         rows = [record for record in records if record["network"] == network]
         lines += ["", f"## {network}", ""]
+        for settings in [row["settings"] for row in rows if "settings" in row][:1]:
+            strengths = ", ".join(f"{l0:g}" for l0 in settings["l0"])
+            lines += [
+                f"Gates: {settings['epochs']} epochs of `mnist.py` at `l0` = {strengths}.",
+                "",
+            ]
         for precision in ("float32", "int8"):
             lines += [
                 f"| {precision} | parameters | MACs | bytes | gzip | error | latency | "
@@ -44,6 +50,9 @@ def render(result: dict[str, Any]) -> str:
                 *(_target(row, rows[0], about["npu"]) for row in rows),
                 "",
             ]
+    while lines[-1] == "":
+        lines.pop()
+    lines.append("")
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
     lines.append(f"Commit {about['commit']}; {versions}.")
     return "\n".join(lines)
