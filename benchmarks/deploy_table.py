@@ -32,7 +32,7 @@ def render(result: dict[str, Any]) -> str:
         for settings in [row["settings"] for row in rows if "settings" in row][:1]:
             strengths = ", ".join(f"{l0:g}" for l0 in settings["l0"])
             lines += [
-                f"Gates: {settings['epochs']} epochs of `mnist.py` at `l0` = {strengths}.",
+                f"Gates: {settings['epochs']} epochs of `mnist.py`, `l0` = {strengths}.",
                 "",
             ]
         for precision in ("float32", "int8"):
