@@ -31,10 +31,8 @@ def render(result: dict[str, Any]) -> str:
         lines += ["", f"## {network}", ""]
         for settings in [row["settings"] for row in rows if "settings" in row][:1]:
             strengths = ", ".join(f"{l0:g}" for l0 in settings["l0"])
-            lines += [
-                f"Gates: {settings['epochs']} epochs of `mnist.py`, `l0` = {strengths}.",
-                "",
-            ]
+            epochs = f"{settings['epochs']} epochs of `mnist.py`"
+            lines += [f"Gates: {epochs}, `l0` = {strengths}.", ""]
         for precision in ("float32", "int8"):
             lines += [
                 f"| {precision} | parameters | MACs | bytes | gzip | error | latency | "
