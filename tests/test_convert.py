@@ -182,18 +182,19 @@ def test_all_places_of_a_mask_see_one_draw(noise):
     assert not np.array_equal(first, again)
 
 
-def test_seeds_make_runs_repeat_and_gates_differ():
-    x = images()
-
+@pytest.mark.parametrize("build", [chain, sequences])
+def test_seeds_make_runs_repeat_and_gates_differ(build):
     def run():
         options = keras_l0.GateOptions(open_probability=0.6)
-        gated = keras_l0.add_gates(chain_with_weights, seed=1, gate_options=options)
+        gated = keras_l0.add_gates(model, seed=np.int64(1), gate_options=options)
         return np.asarray(gated(x, training=True)), gated
 
-    chain_with_weights = chain()
+    model = build()
+    x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:]))
     (first, gated), (second, _) = run(), run()
     np.testing.assert_array_equal(first, second)
-    assert len({gate.seed for gate in keras_l0.gates(gated)}) == 2
+    gates = keras_l0.gates(gated)
+    assert {gate.seed for gate in gates} == set(range(1, 1 + len(gates)))
 
 
 @pytest.mark.parametrize("copy", ["saved", "cloned"])
@@ -365,6 +366,12 @@ class Subclassed(keras.Model):
         (lambda: keras_l0.add_gates(chain()), {}, ValueError, "no gates yet"),
         (chain, {"l0": -1}, ValueError, "`l0` must be .*>= 0"),
         (chain, {"l0": "much"}, TypeError, "`l0`"),
+        (
+            chain,
+            {"l0": keras_l0.regularizers.L0(1e-3, l2=1e-4)},
+            ValueError,
+            "`l0` must have l2=0: gates behind a layer",
+        ),
         (chain, {"l0": {"fist": 1e-3}}, ValueError, "`l0` must fit layers of 'chain'"),
         (chain, {"layers": "fist"}, ValueError, "`layers` must fit layers of 'chain'"),
         (chain, {"skip": [layers.LSTM]}, ValueError, "`skip` must fit layers of"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -110,7 +111,8 @@ def add_gates(
         >>> keras_l0.strip(gated).count_params()
         16
     """
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if seed is not None and not whole:
         raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
     options = GateOptions.get(gate_options)
     conversion = Conversion(model, layers, skip, options, l0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import keras
@@ -154,7 +153,6 @@ class Conversion:
         graph = self.graph
         names = {node.name for node in graph.nodes}
         names.update(x._keras_history.operation.name for x in graph.model.inputs)
-        seeds = itertools.count(0 if seed is None else seed)
 
         def name(wanted: str) -> str:
             while wanted in names:
@@ -180,11 +178,9 @@ class Conversion:
             axis = self.analysis.channels[place.slot].axis
             axis = -1 if axis == x.ndim - 1 else axis
             dtype = keras.backend.standardize_dtype(x.dtype)
-            number = next(seeds) if id(group) not in shared else 0
             settings: dict[str, Any] = {
                 "l0": self._strength(group),
                 "options": self.options,
-                "seed": None if seed is None else number,
             }
             order = np.searchsorted(group.atoms, place.atoms)
             costs = [size.params / _masks(group) for size in group.saves]
@@ -221,6 +217,9 @@ class Conversion:
         for node in graph.nodes:
             if isinstance(node.operation, keras.Layer):
                 _carry(node.operation, copies[id(node.operation)])
+        if seed is not None:
+            for number, one in enumerate(find_gates(result)):
+                one.reseed(seed + number)
         return result
 
     def _strength(self, group: Group) -> L0:

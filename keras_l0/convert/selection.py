@@ -76,6 +76,14 @@ class Strengths:
             self.default = L0()
         else:
             self.choices, self.default = [], L0.get(l0)
+        for strength in (self.default, *(strength for _, strength in self.choices)):
+            if strength.l2:
+                raise ValueError(
+                    "`l0` must have l2=0: gates behind a layer do not know its "
+                    f"weights. Received: l0={l0!r} with l2={strength.l2}. Build the "
+                    "network from the layers of `keras_l0.layers`, or let the "
+                    "optimizer decay weights (`keras_l0.exclude_from_weight_decay`)"
+                )
 
     def check(self, layers: Mapping[str, Any], model: keras.Model) -> None:
         for selection, _ in self.choices:

@@ -120,6 +120,11 @@ class L0Gate(keras.layers.Layer):
         )
         self.built = True
 
+    def reseed(self, seed: int) -> None:
+        """Makes the noise start anew, from this seed."""
+        self.seed = int(seed)
+        self.seed_generator.state.assign(keras.random.SeedGenerator(self.seed).state)
+
     @property
     def log_alpha(self) -> Any:
         """Current locations of the gates, a tensor of the gated axes' sizes."""
