@@ -9,7 +9,7 @@ import pytest
 from adversary import PRECISION, harden, policy
 from keras import layers, ops
 
-from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
+from keras_l0.layers import L0Conv2D, L0Dense, L0Gate, L0SharedGate, L0Switch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +103,15 @@ def gated_outputs():
 @case
 def gate_last():
     return chain(layers.Dense(6), layers.BatchNormalization(), layers.ReLU(), L0Gate())
+
+
+@case
+def gates_shared_by_places():
+    x = keras.Input((4,))
+    z = L0SharedGate(6)(x)
+    a = L0Switch()(layers.Dense(6, "tanh")(x), z)
+    b = L0Switch(indices=[5, 0, 0, 3])(layers.Dense(4, "relu")(a), z)
+    return keras.Model(x, layers.Dense(3)(layers.Concatenate()([a, b])))
 
 
 @case
