@@ -307,7 +307,7 @@ def test_strengths_by_layer():
 def test_under_a_budget():
     gated = keras_l0.add_gates(residual(), budget=keras_l0.Budget(params=0.5))
     gated.compile(keras.optimizers.Adam(0.01), "mse")
-    gated.fit(images(64), np.zeros((64, 2)), 2, epochs=10, verbose=0)
+    gated.fit(images(32), np.zeros((32, 2)), 2, epochs=10, verbose=0)
     share = keras_l0.strip(gated).count_params() / residual().count_params()
     assert 0.4 <= share <= 0.6
     assert gated.name == "residual"

@@ -15,10 +15,12 @@ import keras_l0
 from keras_l0.analysis.cost import Cost
 from keras_l0.layers import L0Gate
 
+# Recurrences are counted per time step, and keep their units.
 CONV = [
     name
     for name, facts in CASES.items()
     if facts.build.__module__ == models_conv.__name__
+    and not name.startswith(("ConvLSTM", "conv_recurrent"))
 ]
 
 

@@ -197,9 +197,9 @@ class AttentionRule(ReadingRule):
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         weights = {}
-        by_head, *by_dim = (
-            [np.ones(1)] if site.gate is None else self.gates_apart(site.gate)
-        )
+        by_head, *by_dim = [np.ones(len(self.key_dims))]
+        if site.gate is not None:
+            by_head, *by_dim = self.gates_apart(site.gate)
         of_values, of_keys = (by_dim[0], by_dim[-1]) if by_dim else (np.ones(1), 1.0)
         for name, inner in self.projections.items():
             kernel = float64(inner.kernel)
