@@ -10,7 +10,7 @@ from moves_positions import PositionMoves
 from moves_shapes import ShapeMoves
 
 import keras_l0
-from keras_l0.layers import L0Dense, L0Gate
+from keras_l0.layers import L0Dense, L0Gate, L0SharedGate, L0Switch
 from keras_l0.layers.granular import Granular
 
 FUNCTIONS = (
@@ -83,7 +83,7 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
         "odd", "odd", "batchnorm", "normalized", "activation", "advanced", "merge",
         "merge", "merge", "broadcast", "binary", "constant", "unary", "concatenate",
         "concatenate", "shared", "shared_gate", "nested", "noise", "scaled", "flatten",
-        "reshape", "raw_moves", "raw_join", "spectral", "barrier",
+        "reshape", "raw_moves", "raw_join", "spectral", "barrier", "switched",
     )  # fmt: skip
     on_vectors = everywhere + ("repeat_vector", "dot", "as_sequence")
     on_positions = (
@@ -149,6 +149,15 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
 
     def shared_gate(self, x, r):
         return self.once("gate", x, L0Gate)
+
+    def switched(self, x, r):
+        # One mask for every tensor of as many channels, here and there mixed up.
+        units = x.shape[-1]
+        if ("mask", units) not in self.calls:
+            self.calls["mask", units] = L0SharedGate(units)(self.inputs[0])
+        mixed = [r.randrange(units) for _ in range(units)]
+        indices = mixed if r.random() < 0.3 else None
+        return L0Switch(indices=indices)(x, self.calls["mask", units])
 
     def shared(self, x, r):
         width, function = x.shape[-1], self.function(r)
