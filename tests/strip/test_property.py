@@ -75,8 +75,8 @@ def test_no_graph_is_stripped_wrongly(kinds, moves, ends, closed, mode, seed):
 
 
 # Preprocessing, what TensorFlow's CPU kernels compute in float32 only, and what takes
-# tensors of more axes: there are models of these. A shared gate comes with its switches,
-# on no tensor of its own.
+# tensors of more axes: there are models of these. A shared gate comes with its
+# switches, on no tensor of its own.
 ELSEWHERE = """
 L0SharedGate
 MaxPooling3D AveragePooling3D AdaptiveMaxPooling3D AdaptiveAveragePooling3D
