@@ -125,3 +125,14 @@ def test_budgets_run_and_do_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "run", None)
     budget.main(arguments)
     assert budget.build("residual", keras_l0.Budget(macs=0.5)).budgets
+
+
+def test_no_two_scripts_go_by_one_name():
+    """They are imported by their bare names: one would be taken for the other."""
+    folders = [
+        BENCHMARKS,
+        *{path.parent for path in Path(__file__).parent.rglob("*.py")},
+    ]
+    names = [path.stem for folder in folders for path in folder.glob("*.py")]
+    twice = {name for name in names if names.count(name) > 1} - {"conftest"}
+    assert not twice

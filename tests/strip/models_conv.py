@@ -2,8 +2,8 @@
 
 import keras
 from keras import layers
-from models import case, chain
 from models_operations import odd
+from small_models import case, chain
 
 import keras_l0
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 from keras import layers, ops
-from models import case, chain
 from models_operations import between, odd
+from small_models import case, chain
 
 from keras_l0.layers import L0Conv2D, L0Dense, L0DepthwiseConv1D
 

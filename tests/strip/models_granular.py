@@ -2,7 +2,7 @@
 
 import keras
 from keras import layers
-from models import case
+from small_models import case
 
 from keras_l0.layers import (
     L0Conv1D,

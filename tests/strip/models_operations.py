@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
-from models import case, chain
+from small_models import case, chain
 
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
 

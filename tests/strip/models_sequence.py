@@ -2,7 +2,7 @@
 
 import keras
 from keras import layers
-from models import case, chain
+from small_models import case, chain
 
 from keras_l0.layers import (
     L0GRU,

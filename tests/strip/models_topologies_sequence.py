@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 from keras import layers
-from models import case
 from models_sequence import tokens
+from small_models import case
 
 from keras_l0.layers import L0Dense, L0Gate
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from adversary import batch, check, harden, policy, run
-from models import CASES
+from small_models import CASES
 
 import keras_l0
 

@@ -9,7 +9,7 @@ import pytest
 import test_equal
 from adversary import batch, harden, run, variation
 from keras import layers
-from models import CASES, hardened
+from small_models import CASES, hardened
 
 import keras_l0
 from keras_l0.analysis.cost import Cost

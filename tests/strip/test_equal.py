@@ -22,7 +22,7 @@ from adversary import (
     variation,
 )
 from keras import layers
-from models import CASES, chain, hardened, operations
+from small_models import CASES, chain, hardened, operations
 
 import keras_l0
 from keras_l0.analysis.rules import RULES

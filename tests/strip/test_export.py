@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from adversary import harden, policy
-from models import CASES, hardened
+from small_models import CASES, hardened
 from test_topologies import TOPOLOGIES, copied, shuffle_gates
 
 import keras_l0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from adversary import batch, harden, run, swapped, variation
 from keras import layers
-from models import CASES, hardened
+from small_models import CASES, hardened
 
 import keras_l0
 from keras_l0 import rewrite

@@ -4,7 +4,7 @@ import keras
 import pytest
 from adversary import policy, swapped
 from keras import layers
-from models import CASES, hardened
+from small_models import CASES, hardened
 
 import keras_l0
 from keras_l0 import rewrite

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import CASES
+from small_models import CASES
 
 from keras_l0.analysis.cost import Cost
 

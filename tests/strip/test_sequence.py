@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from adversary import batch, harden, run, variation
 from keras import layers
-from models import CASES, hardened
+from small_models import CASES, hardened
 
 import keras_l0
 from keras_l0.analysis.cost import Cost

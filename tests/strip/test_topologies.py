@@ -8,7 +8,7 @@ import models_topologies_sequence
 import numpy as np
 import pytest
 from adversary import check, locations, owner
-from models import CASES, hardened, operations
+from small_models import CASES, hardened, operations
 from test_equal import assert_loads_alone, assert_trains
 
 import keras_l0
