@@ -9,7 +9,7 @@ except ImportError as _error:
         f"Keras said: {_error}"
     ) from _error
 
-from keras_l0 import callbacks, layers, regularizers
+from keras_l0 import callbacks, layers, regularizers, schedules
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.budget import Budget
@@ -38,6 +38,6 @@ __all__ = [
     "HardConcrete", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
     "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan",
     "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
-    "register_strip_rule", "regularizers", "strip", "summary", "to_tflite",
+    "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
     "with_budget",
 ]  # fmt: skip

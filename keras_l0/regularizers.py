@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_l0.hard_concrete import HardConcrete, require_real
+
+# No training takes as many steps; float32 still counts them.
+_LATE = 2**24
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -29,7 +33,9 @@ class L0(keras.regularizers.Regularizer):
     Weights that no gate switches are not part of it.
 
     Args:
-        l0: Strength per parameter, a finite float >= 0.
+        l0: Strength per parameter, a finite float >= 0; or a schedule of strengths
+            over training steps, of `keras_l0.schedules` or of Keras
+            (`keras.optimizers.schedules`).
         l2: Strength of the expected L2 norm, a finite float >= 0.
 
     Call arguments:
@@ -39,9 +45,11 @@ class L0(keras.regularizers.Regularizer):
             ``log_alpha``'s shape.
         squares: The sum of the squared weights that one gate switches; a number, or a
             tensor of ``log_alpha``'s shape.
+        step: Training steps taken, for a schedule.
 
     Raises:
-        TypeError: If ``l0`` or ``l2`` is not a real number (a bool is not one).
+        TypeError: If ``l0`` or ``l2`` is not a real number (a bool is not one)
+            and ``l0`` no schedule either.
         ValueError: If ``l0`` or ``l2`` is negative, NaN or infinite.
 
     Example:
@@ -56,8 +64,10 @@ class L0(keras.regularizers.Regularizer):
         0.001
     """
 
-    def __init__(self, l0: float = 0.0, l2: float = 0.0) -> None:
-        self.l0 = require_real("l0", l0, ">= 0", lambda value: value >= 0)
+    def __init__(self, l0: float | LearningRateSchedule = 0.0, l2: float = 0.0) -> None:
+        if not isinstance(l0, LearningRateSchedule):
+            l0 = require_real("l0", l0, ">= 0, or a schedule", lambda value: value >= 0)
+        self.l0 = l0
         self.l2 = require_real("l2", l2, ">= 0", lambda value: value >= 0)
 
     @classmethod
@@ -76,17 +86,28 @@ class L0(keras.regularizers.Regularizer):
         """An `L0` from what a layer's ``l0`` argument takes.
 
         Args:
-            identifier: A float, an `L0`, a serialized `L0`, or None (strength 0).
+            identifier: A float, a schedule, an `L0`, the config of one of these, or
+                None (strength 0).
         """
+        if isinstance(identifier, dict):
+            identifier = keras.saving.deserialize_keras_object(identifier)
         if identifier is None:
             return cls()
-        if isinstance(identifier, cls):
-            return identifier
-        if isinstance(identifier, dict):
-            found = keras.saving.deserialize_keras_object(identifier)
-            if isinstance(found, cls):
-                return found
-        return cls(identifier)
+        return identifier if isinstance(identifier, cls) else cls(identifier)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the strength changes over training steps."""
+        return callable(self.l0)
+
+    def strength(self, step: Any) -> Any:
+        """``l0`` after so many training steps."""
+        return self.l0(step) if callable(self.l0) else self.l0
+
+    @property
+    def final(self) -> float:
+        """``l0`` at the end of whatever schedule."""
+        return float(self.strength(_LATE))
 
     def __call__(
         self,
@@ -94,15 +115,29 @@ class L0(keras.regularizers.Regularizer):
         distribution: HardConcrete | None = None,
         cost: Any = 1.0,
         squares: Any = 0.0,
+        step: Any = 0,
     ) -> Any:
         prob_open = (distribution or HardConcrete()).prob_open(log_alpha)
-        price = self.l0 * ops.convert_to_tensor(cost, dtype=prob_open.dtype)
+        strength = ops.cast(self.strength(step), prob_open.dtype)
+        price = strength * ops.convert_to_tensor(cost, dtype=prob_open.dtype)
         if self.l2:
             price += self.l2 * ops.convert_to_tensor(squares, dtype=prob_open.dtype)
         return ops.sum(price * prob_open)
 
-    def get_config(self) -> dict[str, float]:
-        return {"l0": self.l0, "l2": self.l2}
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "l0": keras.saving.serialize_keras_object(self.l0),
+            "l2": self.l2,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> L0:
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(**{name: deserialize(value) for name, value in config.items()})
+
+
+# What a layer's ``l0`` argument takes.
+Strength: TypeAlias = float | LearningRateSchedule | L0
 
 
 def _sample_count(n_samples: int) -> int:

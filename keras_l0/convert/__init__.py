@@ -70,10 +70,10 @@ def add_gates(
     Args:
         model: A built Sequential or functional model without gates. It is left
             untouched.
-        l0: Strength of the penalty per parameter: a float or a `regularizers.L0`, or a
-            mapping from what ``layers`` takes to strengths, of which the first that
-            fits a layer counts (0 if none does; of layers that share a mask the
-            largest).
+        l0: Strength of the penalty per parameter: a float, a schedule of
+            `keras_l0.schedules` or a `regularizers.L0`, or a mapping from what
+            ``layers`` takes to strengths, of which the first that fits a layer counts
+            (0 if none does; of layers that share a mask the largest in the end).
         budget: How large the stripped model may be, instead of a strength: a `Budget`,
             or several of them.
         layers: Which layers to gate: the name of a layer or a pattern such as

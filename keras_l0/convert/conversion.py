@@ -225,7 +225,7 @@ class Conversion:
     def _strength(self, group: Group) -> L0:
         names = (step.node.name for step in group.steps)
         each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
-        return max(each, key=lambda strength: strength.l0)
+        return max(each, key=lambda strength: strength.final)
 
     def _priced(self, twin: Any) -> Any:
         """A layer that is gated inside, its gates charged for all that they save."""

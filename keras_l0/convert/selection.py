@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_l0.regularizers import L0
+from keras_l0.regularizers import Strength as OneStrength
 
 Selector: TypeAlias = (
     str | type | keras.layers.Layer | Callable[[keras.layers.Layer], bool]
 )
-Strength: TypeAlias = float | L0 | Mapping[Selector, float | L0]
+Strength: TypeAlias = OneStrength | Mapping[Selector, OneStrength]
 
 
 class Selection:

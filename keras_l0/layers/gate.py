@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_l0.layers.arguments import (
+    is_integer,
+    real_numbers,
+    validated_axis,
+    validated_cost,
+)
 from keras_l0.layers.options import GateOptions
-from keras_l0.regularizers import L0
+from keras_l0.regularizers import L0, Strength
 
 # The name of the variable that `log_alpha` is made of.
 VARIABLE = "raw_log_alpha"
@@ -36,8 +41,8 @@ class L0Gate(keras.layers.Layer):
         axis: The axis or axes along which gates differ; along all others they are
             shared. ``-1``: one gate per channel. ``(1, 2)``: one per position of a
             ``(batch, height, width, channels)`` map. The batch axis cannot be gated.
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`.
+        l0: Strength of the penalty per parameter: a float >= 0, a schedule of
+            `keras_l0.schedules`, or a `regularizers.L0`.
         cost: Parameters that one gate switches; a number, or one number per gate.
         options: `GateOptions`.
         seed: Seed of the noise, an integer; None takes one from Keras' global seed.
@@ -71,16 +76,16 @@ class L0Gate(keras.layers.Layer):
     def __init__(
         self,
         axis: int | Sequence[int] = -1,
-        l0: float | L0 = 0.0,
+        l0: Strength = 0.0,
         cost: float | Sequence[float] = 1.0,
         options: GateOptions | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.axis = _validated_axis(axis)
+        self.axis = validated_axis(axis)
         self.regularizer = L0.get(l0)
-        self.cost = _validated_cost(cost)
+        self.cost = validated_cost(cost)
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
         self.options = GateOptions.get(options)
@@ -118,6 +123,12 @@ class L0Gate(keras.layers.Layer):
             regularizer=_Penalty(self) if charged else None,
             autocast=False,
         )
+        if self.regularizer.scheduled:
+            # Training steps that were charged; 1 if gates were drawn for another one.
+            self._steps = self.add_weight(
+                name="steps", shape=(2,), dtype="float32", initializer="zeros",
+                trainable=False, autocast=False, aggregation="mean",
+            )  # fmt: skip
         self.built = True
 
     def reseed(self, seed: int) -> None:
@@ -143,7 +154,7 @@ class L0Gate(keras.layers.Layer):
             ValueError: If the gate is not built, or the shapes differ.
         """
         self._require_built()
-        array = _numbers(values)
+        array = real_numbers(values)
         if array is None:
             raise TypeError(
                 f"`values` for gate {self.name!r} must be numbers. Received: {values!r}"
@@ -166,6 +177,12 @@ class L0Gate(keras.layers.Layer):
     def test_gates(self) -> Any:
         """The gates that are used at test time; see `GateOptions.estimator`."""
         return self.options.test_gates(self.log_alpha)
+
+    @property
+    def strength(self) -> float:
+        """``l0`` as it is now, wherever its schedule has come to."""
+        self._require_built()
+        return float(self.regularizer.strength(self._step()))
 
     @property
     def count(self) -> int:
@@ -197,6 +214,8 @@ class L0Gate(keras.layers.Layer):
             noise = keras.random.uniform(drawn, dtype=self.raw.dtype, seed=seed)
             log_alpha = ops.reshape(self.log_alpha, broadcast)
             z = self.options.distribution.sample(log_alpha, noise)
+            if self.regularizer.scheduled:
+                self._steps.assign(ops.maximum(self._steps, [0.0, 1.0]))
         else:
             z = ops.reshape(self.test_gates, broadcast)
         return ops.cast(z, self.compute_dtype)
@@ -219,7 +238,19 @@ class L0Gate(keras.layers.Layer):
         squares: Any = 0.0
         if self.regularizer.l2 and self.squares is not None:
             squares = ops.reshape(self.squares(), raw.shape)
-        return self.regularizer(log_alpha, self.options.distribution, cost, squares)
+        charge = self.regularizer(
+            log_alpha, self.options.distribution, cost, squares, self._step()
+        )
+        if self.regularizer.scheduled:
+            # Here and not where gates are drawn, which several calls do in one step.
+            step, drawn = ops.unstack(ops.convert_to_tensor(self._steps), 2)
+            self._steps.assign(ops.stack([step + drawn, 0.0 * drawn]))
+        return charge
+
+    def _step(self) -> Any:
+        """The number of training steps that its schedule has come to."""
+        # The sum is a tensor of its own, which the weight's next value leaves alone.
+        return self._steps[0] + 0.0 if self.regularizer.scheduled else 0
 
     def gated_axes(self, rank: int) -> tuple[int, ...]:
         """`axis` as sorted non-negative numbers, for an input of this rank."""
@@ -300,49 +331,3 @@ class _Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, raw: Any) -> Any:
         return self.gate.penalty(raw)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, of Python or NumPy, and no boolean."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _validated_axis(axis: Any) -> int | tuple[int, ...]:
-    if isinstance(axis, (list, tuple)) and axis:
-        entries = tuple(axis)
-    else:
-        entries = (axis,)
-    for entry in entries:
-        if not is_integer(entry):
-            raise TypeError(
-                "`axis` must be an integer or a non-empty sequence of integers. "
-                f"Received: axis={axis!r}"
-            )
-    entries = tuple(int(entry) for entry in entries)
-    return entries if isinstance(axis, (list, tuple)) else entries[0]
-
-
-def _numbers(values: Any) -> np.ndarray | None:
-    """``values`` (numbers, lists, any tensor) as float64; None if they are not real."""
-    try:
-        array = np.asarray(ops.convert_to_numpy(values))
-    except (TypeError, ValueError):  # a ragged list, for instance
-        return None
-    if not np.can_cast(array.dtype, "float64", "same_kind") or array.dtype == bool:
-        return None
-    return array.astype("float64")
-
-
-def _validated_cost(cost: Any) -> float | list[float]:
-    values = _numbers(cost)
-    if values is None:
-        raise TypeError(
-            "`cost` must be a number or an array of numbers, the parameters that a "
-            f"gate switches. Received: cost={cost!r} of type {type(cost).__name__}"
-        )
-    if not (np.all(np.isfinite(values)) and np.all(values >= 0)):
-        raise ValueError(
-            "`cost` must be the number (>= 0) of parameters that a gate switches. "
-            f"Received: cost={cost!r}"
-        )
-    return values.ravel().tolist() if values.ndim else float(values)

@@ -13,15 +13,15 @@ from keras import ops
 
 from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.options import GateOptions
-from keras_l0.regularizers import L0
+from keras_l0.regularizers import Strength
 
 # What the docstring of each gated layer says in front of its example.
 _COMMON = """\
 Takes every argument of `keras.layers.{name}`, and:
 
 Args:
-    l0: Strength of the penalty per parameter, a float >= 0 or a
-        `regularizers.L0`.
+    l0: Strength of the penalty per parameter: a float >= 0, a schedule of
+        `keras_l0.schedules`, or a `regularizers.L0`.
     gate_options: `GateOptions`.{arguments}
 
 Call arguments:
@@ -49,9 +49,9 @@ class Gated(_Layer):
     ``keras.layers.X`` and two more:
 
     Args:
-        l0: Strength of the penalty per parameter, a float >= 0 or a
-            `regularizers.L0`. One unit switches the weights that produce it, its bias
-            included.
+        l0: Strength of the penalty per parameter: a float >= 0, a schedule of
+            `keras_l0.schedules`, or a `regularizers.L0`. One unit
+            switches the weights that produce it, its bias included.
         gate_options: `GateOptions`.
     """
 
@@ -76,7 +76,7 @@ class Gated(_Layer):
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
             )
             for name, (default, hint, _) in {
-                "l0": (0.0, float | L0, ""),
+                "l0": (0.0, Strength, ""),
                 "gate_options": (None, GateOptions | None, ""),
                 **cls.gate_arguments,
             }.items()
@@ -89,7 +89,7 @@ class Gated(_Layer):
     def __init__(
         self,
         *args: Any,
-        l0: float | L0 = 0.0,
+        l0: Strength = 0.0,
         gate_options: GateOptions | None = None,
         **kwargs: Any,
     ) -> None:

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.layers.gate import L0Gate, is_integer
+from keras_l0.layers.arguments import is_integer
+from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.options import GateOptions
-from keras_l0.regularizers import L0
+from keras_l0.regularizers import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -58,7 +59,7 @@ class L0SharedGate(keras.layers.Layer):
     def __init__(
         self,
         units: int,
-        l0: float | L0 = 0.0,
+        l0: Strength = 0.0,
         cost: float | Sequence[float] = 1.0,
         options: GateOptions | None = None,
         seed: int | None = None,
