@@ -208,9 +208,11 @@ class Analysis:
         """
         gated = self.ruled(lambda rule: rule.as_gated())
         first = {
-            slot: np.eye(1, gated.channels[slot].size)[0]
+            other: (gated.atoms(other) == gated.atoms(slot)[0]).astype("float64")
             for step in gated.steps
             for slot in gated.own_units(step)
+            for other in (slot, *step.outs)
+            if np.isin(gated.atoms(other), gated.atoms(slot)).all()
         }
         ones = [np.ones(gate.count) for gate in self.gates]
         before = self.kernel_params(self.evaluate(ones))
@@ -240,7 +242,9 @@ class Analysis:
         if step.rule.whole or step.node.operation is None:
             return []
         made = self.channels[step.outs[0]].atoms
-        passed = any(np.isin(made, self.channels[i].atoms).any() for i in step.ins)
+        passed = not step.rule.makes_units and any(
+            np.isin(made, self.channels[i].atoms).any() for i in step.ins
+        )
         return [*([] if passed else step.outs[:1]), *step.hidden]
 
     def fill_up(self, decided: Any, exists: list[Any]) -> Any:

@@ -440,6 +440,17 @@ def test_units_of_a_recurrence_count_as_reachable(kind):
     assert keras_l0.plan(model).reachable == pytest.approx(1 - 6 / (11 * 6))
 
 
+@pytest.mark.parametrize("kind", [layers.SimpleRNN, layers.LSTM, layers.GRU])
+def test_units_that_are_handed_on_count_as_reachable(kind):
+    x, y = keras.Input((4, 5)), keras.Input((3, 2))
+    _, *states = kind(6, return_state=True)(x)
+    h = kind(6)(y, initial_state=states)
+    model = keras.Model([x, y], layers.Dense(2)(h))
+    reachable = keras_l0.plan(model).reachable
+    assert reachable == pytest.approx(keras_l0.plan_gates(model).reached)
+    assert reachable > 0.7
+
+
 @pytest.mark.parametrize("equation", ["abc,c->abc", "abc,bc->ac", "abc,cb->ac"])
 def test_equations_that_keep_channels_lose_closed_ones(equation):
     x = keras.Input((4, 3))

@@ -63,6 +63,7 @@ class Rule:
         passes_scale: ``f(s * x) == s * f(x)`` per channel for every s > 0.
         absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
         whole: All channels of all inputs and outputs stay.
+        makes_units: It has units of its own, also where an input is tied to them.
         selectable: Consumers may be given a selection of the outputs' channels.
         ignores_training: The call does the same with ``training=True``.
         calls: The rules of all calls that use the same weights.
@@ -73,6 +74,7 @@ class Rule:
     reason: str | None = None
     passes_scale: bool = False
     absorbs_factor: bool = False
+    makes_units: bool = False
     whole: bool = False
     selectable: bool = False
     ignores_training: bool = False

@@ -78,6 +78,8 @@ class RecurrentRule(ReadingRule):
     is closed: that takes it out of the recurrence.
     """
 
+    makes_units = True
+
     @property
     def layers(self) -> list[Any]:
         """The recurrent layers."""
@@ -106,11 +108,11 @@ class RecurrentRule(ReadingRule):
         self.states = held.get("initial_state", [])
         self.free = [unread_units(float64(c.recurrent_kernel)) for c in self.cells]
         made = self.made() if len({c.units for c in self.cells}) == 1 else None
-        self.cuts = bool(self.gates or any(free.any() for free in self.free))
-        if made is None or any(self.ins[i].axis != 1 for i in self.states):
-            if self.gates:
-                raise Barrier("its outputs or states do not hold units one by one")
-            self.cuts = False
+        self.tied = made is not None and all(self.ins[i].axis == 1 for i in self.states)
+        if self.gates and not self.tied:
+            raise Barrier("its outputs or states do not hold units one by one")
+        loose = self.gates or any(free.any() for free in self.free)
+        self.cuts = bool(self.tied and loose)
         if not self.read:
             self.reason = "its input's channels lie on another axis"
         elif not self.cuts:
@@ -123,7 +125,7 @@ class RecurrentRule(ReadingRule):
             return [opaque(t.shape, atoms) for t in self.node.outputs]
         # Keras takes it that both directions have equally many units: they go in pairs.
         decisions = [atoms.new(self.cells[0].units)] * len(self.cells)
-        if self.cuts:
+        if self.tied:
             # The initial states come in equal parts, layer by layer.
             each = len(self.states) // len(self.cells)
             for number, i in enumerate(self.states):
@@ -136,8 +138,7 @@ class RecurrentRule(ReadingRule):
     def as_gated(self) -> Rule:
         rule = self.at_zero()
         assert isinstance(rule, RecurrentRule)
-        # States are tied to the units only if these can go already.
-        rule.cuts = self.cuts or (bool(self.holds) and not self.states)
+        rule.cuts = self.tied
         return rule
 
     def joined(self, values: list[Any]) -> list[Any]:
