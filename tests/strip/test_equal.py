@@ -9,6 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import small_models
 from adversary import (
     ALLOWED,
     COUNTED,
@@ -80,7 +81,7 @@ def test_every_rule_has_a_model():
 
 # What the input modes do, and what a backend does, does not depend on the rules of the
 # other model files.
-CORE = [name for name in GATED if CASES[name].build.__module__ == "models"]
+CORE = [name for name in GATED if CASES[name].build.__module__ == small_models.__name__]
 PAIRS = [
     *(pytest.param(name, "keep", marks=pytest.mark.any_backend) for name in CORE),
     *((name, "keep") for name in GATED if name not in CORE),
