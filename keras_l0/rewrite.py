@@ -178,17 +178,21 @@ class _Rewriter:
             slot = step.ins[0]
             while readers[slot] == 1 and slot in made_by:
                 number = made_by[slot]
-                rule = analysis.steps[number].rule
-                if rule.absorbs_factor:
+                maker = analysis.steps[number]
+                rule = maker.rule
+                # Behind attention it may be the scores that are gated.
+                if rule.absorbs_factor and slot == maker.outs[0]:
                     gate = self._gates_of(step)
                     assert gate is not None
                     factors[number] = factors.get(number, 1.0) * gate
                     absorbed.append(step)
                     break
-                (slot, *others), same = analysis.steps[number].ins, rule.outs[0]
+                (slot, *others), same = maker.ins, rule.outs[0]
                 if (
                     others
                     or not rule.passes_scale
+                    # The other parts of a split are not gated.
+                    or len(maker.visible) > 1
                     or not np.array_equal(analysis.channels[slot].atoms, same.atoms)
                 ):
                     break

@@ -308,6 +308,14 @@ def move_split_dead():
     return keras.Model(x, layers.Dense(2)(L0Gate(name="a")(a) * L0Gate(name="b")(b)))
 
 
+@case
+def move_split_gated_part():
+    x = keras.Input((4, 3))
+    a, b = ops.split(layers.Dense(5, "relu")(x), 2, axis=1)
+    c, d = ops.unstack(layers.Dense(5, "relu")(L0Gate()(a)), axis=1)
+    return keras.Model(x, [layers.Dense(2)(h) for h in (b, c, L0Gate()(d))])
+
+
 # Raw operations
 
 UNARY = (

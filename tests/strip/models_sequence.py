@@ -459,6 +459,17 @@ def attention_scores_only():
 
 
 @case
+def attention_scores_gated():
+    # As many keys as features, and another number.
+    x = keras.Input((4, 5))
+    h = layers.Dense(4)(x)
+    a, scores = layers.MultiHeadAttention(2, 3)(h, h, return_attention_scores=True)
+    b, others = layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True)
+    scores = [L0Gate()(scores), L0Gate()(others)]
+    return keras.Model(x, [layers.Dense(2)(h) for h in (a, b, *scores)])
+
+
+@case
 def attention_shared():
     x, y = keras.Input((4, 5)), keras.Input((4, 5))
     layer = layers.MultiHeadAttention(2, 3)
