@@ -24,6 +24,14 @@ for _name, _grain in GRAINS.items():
         h = L0Dense(5, "sigmoid", use_bias=False, granularity=grain)(h)
         return keras.Model(x, layers.Dense(2)(h))
 
+    @case(name=f"{_name}_across")
+    def across(grain=_grain):
+        # The channels of its input lie elsewhere.
+        x = keras.Input((6, 4))
+        h = layers.Permute((2, 1))(L0Gate()(layers.Dense(1)(x)))
+        h = L0Dense(5, "relu", False, granularity=grain)(h)
+        return keras.Model(x, layers.Dense(2)(h))
+
     @case(name=f"{_name}_output")
     def output(grain=_grain):
         x = keras.Input((6,))

@@ -97,7 +97,7 @@ class Producer(Rule):
 
         def any_read(channels: Any) -> Any:
             """For each unit, or all of them, whether it reads any of the channels."""
-            if weights and not self.makes_all:
+            if weights and not (self.makes_all or self.reads_all):
                 return linked(self.numbers, channels, gate, to=2)
             return any_(channels)
 
