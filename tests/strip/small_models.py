@@ -9,7 +9,14 @@ import pytest
 from adversary import PRECISION, harden, policy
 from keras import layers, ops
 
-from keras_l0.layers import L0Conv2D, L0Dense, L0Gate, L0SharedGate, L0Switch
+from keras_l0.layers import (
+    L0GRU,
+    L0Conv2D,
+    L0Dense,
+    L0Gate,
+    L0SharedGate,
+    L0Switch,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -726,6 +733,14 @@ def gate_on_positions_behind_constants():
         layers.Conv2D(6, 3), L0Gate(), layers.BatchNormalization(), L0Gate(axis=1),
         layers.Conv2D(5, 3), layers.Flatten(), layers.Dense(2),
     )  # fmt: skip
+
+
+@case
+def gates_on_positions_last():
+    # A unit's scale waits behind the recurrence, for a gate that is an output.
+    x = keras.Input((6, 3))
+    y = layers.Bidirectional(L0GRU(4, return_sequences=True), merge_mode=None)(x)
+    return keras.Model(x, [L0Gate(axis=1)(y[0]), L0Gate(axis=(1, 2))(y[1])])
 
 
 # Whole-dead layers

@@ -64,9 +64,15 @@ class GateRule(Rule):
         axis = self.ins[0].axis
         assert z is not None
         z = np.reshape(z, shape)
-        if axis is not None and shape[axis - 1] != 1:
-            z = np.compress(x.keep, z, axis=axis - 1)
-        return [(scaled(x.tensor, z, self.node.name), x.scale)]
+        if axis is not None:
+            if shape[axis - 1] != 1:
+                z = np.compress(x.keep, z, axis=axis - 1)
+            # The scale that waits goes along: one multiplication, under this name.
+            scale = x.scale[x.keep]
+            if (scale != 1).any():
+                along = [len(scale) if a == axis - 1 else 1 for a in range(len(shape))]
+                z = z * scale.reshape(along)
+        return [(scaled(x.tensor, z, self.node.name), np.ones(len(x.scale)))]
 
 
 @register_strip_rule(L0SharedGate)
