@@ -104,7 +104,8 @@ class BudgetedModel(Functional):
         found = ops.stack(self._constraints.program(deployed))
         below = limits - found
         excess = ops.clip(-below / limits, -1.0, 1.0)
-        kept = ops.logical_and(below >= 0, below <= self._constraints.slack)
+        slack = ops.convert_to_tensor(self._constraints.slack, "float32")
+        kept = ops.logical_and(below >= 0, below <= slack)
         excess = ops.where(kept, 0.0, excess)
         # A multiplier starts anew, at 0, whenever its sign has to change.
         same = before * excess > 0
@@ -117,7 +118,7 @@ class BudgetedModel(Functional):
         ]
         self._multipliers.assign(multipliers)
         self._prices.assign(ops.concatenate(slopes))
-        self._progress.assign(progress + np.array([1.0, 0.0], "float32"))
+        self._progress.assign(ops.stack([step + 1.0, progress[1]]))
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit`; the limit reaches the budget after half of its steps."""

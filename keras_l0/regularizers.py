@@ -121,7 +121,9 @@ class L0(keras.regularizers.Regularizer):
         strength = ops.cast(self.strength(step), prob_open.dtype)
         price = strength * ops.convert_to_tensor(cost, dtype=prob_open.dtype)
         if self.l2:
-            price += self.l2 * ops.convert_to_tensor(squares, dtype=prob_open.dtype)
+            # Not in place: Torch would keep the shape.
+            norm = ops.convert_to_tensor(squares, dtype=prob_open.dtype)
+            price = price + self.l2 * norm
         return ops.sum(price * prob_open)
 
     def get_config(self) -> dict[str, Any]:

@@ -159,12 +159,12 @@ class _Machine:
         return slope * wins, slope * (1.0 - wins)
 
     def any(self, args: list[Any], data: Any) -> Any:
-        return 1.0 - self.xp.prod(1.0 - args[0], keepdims=True)
+        return 1.0 - self.xp.prod(1.0 - args[0], axis=0, keepdims=True)
 
     def any_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
         # The product of all others; 1e-6 where one of them is 0.
         closed = self.xp.maximum(1.0 - args[0], 1e-6)
-        return [slope * self.xp.prod(closed, keepdims=True) / closed]
+        return [slope * self.xp.prod(closed, axis=0, keepdims=True) / closed]
 
     def rows_any(self, args: list[Any], data: int) -> Any:
         rows = self.xp.reshape(args[0], (data, -1))
@@ -177,7 +177,7 @@ class _Machine:
         return [self.xp.reshape(slopes, (-1,))]
 
     def sum(self, args: list[Any], data: Any) -> Any:
-        return self.xp.sum(args[0], keepdims=True)
+        return self.xp.sum(args[0], axis=0, keepdims=True)
 
     def sum_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
         return [slope + 0.0 * args[0]]
@@ -209,7 +209,7 @@ class _Machine:
     def summed(self, slope: Any, value: Any) -> Any:
         """Of one element that was spread over many, the derivatives add up."""
         if value.shape[0] == 1 and slope.shape[0] > 1:
-            return self.xp.sum(slope, keepdims=True)
+            return self.xp.sum(slope, axis=0, keepdims=True)
         if slope.shape[0] == 1 and value.shape[0] > 1:
             return slope + 0.0 * value
         return slope
