@@ -37,8 +37,8 @@ class Budget:
         inputs: As in `keras_l0.strip`: of the stripped model that is measured.
         ramp_steps: Training steps over which the limit comes down from the full size.
             Default: the first half of `fit`.
-        min_units: Of each layer's gates as many of the likeliest are free of any
-            price, so that no layer dies as a whole.
+        min_units: Of each layer's gates as many of the likeliest are held open (see
+            `GateOptions`) and free of any price, so that no layer dies as a whole.
 
     Raises:
         TypeError: If an argument is of the wrong type.

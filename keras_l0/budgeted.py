@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -244,8 +245,10 @@ def copy_of(model: keras.Model) -> keras.Model:
 
 def put_under(budgets: Sequence[Budget], model: keras.Model) -> BudgetedModel:
     """The same layers as a model under budgets, which have been checked."""
+    held = max(budget.min_units for budget in budgets)
     for gate in find_gates(model):
         gate.regularizer = SetByBudget(budgets, gate.regularizer.l2)
+        gate.options = dataclasses.replace(gate.options, min_units=held)
     return BudgetedModel(model.input, model.output, name=model.name)
 
 

@@ -121,6 +121,7 @@ class L0Gate(keras.layers.Layer):
             dtype=dtype,
             initializer=keras.initializers.Constant(start / multiplier),
             regularizer=_Penalty(self) if charged else None,
+            constraint=_Bounds(self),
             autocast=False,
         )
         if self.regularizer.scheduled:
@@ -331,3 +332,16 @@ class _Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, raw: Any) -> Any:
         return self.gate.penalty(raw)
+
+
+class _Bounds(keras.constraints.Constraint):
+    """Keeps a gate's variable where its options want it, after each training step."""
+
+    def __init__(self, gate: L0Gate) -> None:
+        self.gate = gate
+
+    def __call__(self, raw: Any) -> Any:
+        options = self.gate.options
+        multiplier = options.learning_rate_multiplier
+        raw = ops.convert_to_tensor(raw)
+        return options.bounded(raw * multiplier) / multiplier

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
+from keras_l0.layers.arguments import is_integer, real_numbers
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -31,6 +34,14 @@ class GateOptions:
             ``"deterministic"``: Eq. 13 of Louizos et al. (2017), without the
             temperature; 0 where P(z != 0) <= .31 for the paper's constants.
             ``"median"``: the median of the training gate, 0 where P(z != 0) <= .5.
+        clamp: Bounds within which training keeps ``log_alpha``, such as ``(-5, 5)``.
+            What goes far beyond where a gate closes hardly comes back, as its gradient
+            is next to 0. The lower bound is also one for the expected density: P(z !=
+            0) is .032 at -5. Default: none.
+        min_units: As many of the likeliest gates training holds open, at a test-time
+            gate of 1/2 at least, so that no layer dies as a whole. The gates of one
+            `L0Gate` can never all be held: one that is alone may close. Under a
+            `Budget` its own ``min_units`` counts.
 
     Raises:
         TypeError: If an option is of the wrong type.
@@ -47,6 +58,8 @@ class GateOptions:
     learning_rate_multiplier: float = 16.0
     distribution: HardConcrete = HardConcrete()
     estimator: str = "deterministic"
+    clamp: tuple[float, float] | None = None
+    min_units: int = 1
 
     def __post_init__(self) -> None:
         require_probability("open_probability", self.open_probability)
@@ -66,13 +79,61 @@ class GateOptions:
                 "`distribution` must be a `keras_l0.HardConcrete`. Received: "
                 f"{self.distribution!r} of type {type(self.distribution).__name__}"
             )
-
         if self.estimator not in ("deterministic", "median"):
             raise ValueError(
                 "`estimator` must be 'deterministic' (Eq. 13 of the paper) or 'median' "
                 "(of the training gate). "
                 f"Received: estimator={self.estimator!r}"
             )
+        if self.clamp is not None:
+            object.__setattr__(self, "clamp", self._validated_clamp())
+        if not (is_integer(self.min_units) and self.min_units >= 0):
+            raise ValueError(
+                "`min_units` must be an integer >= 0. "
+                f"Received: min_units={self.min_units!r}"
+            )
+
+    def _validated_clamp(self) -> tuple[float, float]:
+        """Bounds between which gates start, can close, and can be held open."""
+        received = f"Received: clamp={self.clamp!r}"
+        values = real_numbers(self.clamp)
+        if values is None or values.shape != (2,):
+            raise TypeError(
+                f"`clamp` must be a pair of numbers, bounds of log_alpha. {received}"
+            )
+        low, high = values.tolist()
+        start = self.distribution.log_alpha(self.open_probability)
+        closed, half = self.location(0.0), self.location(0.5)
+        if not (low <= closed and low <= start <= high and half <= high):
+            raise ValueError(
+                f"`clamp` must leave gates room to close, at log_alpha={closed:.3f}, "
+                f"to be half open, at {half:.3f}, and to start, at {start:.3f}. "
+                f"{received}"
+            )
+        return low, high
+
+    def location(self, gate: float) -> float:
+        """The log_alpha that makes a gate's value at test time.
+
+        Args:
+            gate: The value, in [0, 1]. For 0 and 1 it is where they begin.
+        """
+        ends = self.distribution
+        logit = math.log((gate - ends.gamma) / (ends.zeta - gate))
+        return logit * (ends.beta if self.estimator == "median" else 1.0)
+
+    def bounded(self, log_alpha: Any) -> Any:
+        """Where training leaves gates that it has moved to ``log_alpha``."""
+        if self.clamp is not None:
+            log_alpha = ops.clip(log_alpha, *self.clamp)
+        held = min(self.min_units, math.prod(log_alpha.shape) - 1)
+        if held <= 0:
+            return log_alpha
+        each = ops.ravel(log_alpha)
+        likeliest, numbers = ops.top_k(each, held)
+        lifted = ops.maximum(likeliest, self.location(0.5))
+        each = ops.scatter_update(each, ops.expand_dims(numbers, -1), lifted)
+        return ops.reshape(each, log_alpha.shape)
 
     def test_gates(self, log_alpha: Any) -> Any:
         """The gates that are used at test time, by the `estimator`."""
