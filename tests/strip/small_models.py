@@ -122,6 +122,16 @@ def gates_shared_by_places():
 
 
 @case
+def gates_shared_by_positions():
+    x = keras.Input((4, 5))
+    z = L0SharedGate(4)(x)
+    a = L0Switch(axis=1)(layers.Dense(6, "tanh")(x), z)
+    b = L0Switch()(layers.Dense(4)(a), z)
+    c = L0Switch(axis=1, indices=[3, 0, 0, 1])(layers.BatchNormalization()(b), z)
+    return keras.Model(x, layers.Dense(3)(layers.Concatenate()([a, c])))
+
+
+@case
 def gate_only():
     return chain(L0Gate())
 

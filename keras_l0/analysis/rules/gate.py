@@ -24,9 +24,13 @@ class GateRule(Rule):
     def gates(self) -> list[Any]:
         return [self.layer]
 
+    def gated_axes(self, rank: int) -> tuple[int, ...]:
+        """The axes that hold gates."""
+        return self.layer.gated_axes(rank)
+
     def connect(self, atoms: Atoms) -> list[Channels]:
         rank = len(self.node.inputs[0].shape)
-        axes = self.layer.gated_axes(rank)
+        axes = self.gated_axes(rank)
         self.on_channels: bool = axes == (self.ins[0].axis,)
         if not self.on_channels:
             self.reason = f"its gates lie on axes {axes}, which hold no channels"
@@ -60,8 +64,9 @@ class GateRule(Rule):
         x, z = site.ins[0], site.gate
         if self.on_channels:
             return [(x.tensor, x.scale * z)]
-        shape = self.layer.broadcast_shape(len(self.node.inputs[0].shape))
-        axis = self.ins[0].axis
+        sizes, axis = self.node.inputs[0].shape, self.ins[0].axis
+        axes = self.gated_axes(len(sizes))
+        shape = [n if a in axes else 1 for a, n in enumerate(sizes) if a]
         assert z is not None
         z = np.reshape(z, shape)
         if axis is not None:
@@ -103,15 +108,14 @@ class SwitchRule(GateRule):
             return values
         return take(values, np.array(self.layer.indices))
 
+    def gated_axes(self, rank: int) -> tuple[int, ...]:
+        return (self.layer.axis % rank,)
+
     def connect(self, atoms: Atoms) -> list[Channels]:
         source = self.node.inputs[1].producer
         if source is None or not isinstance(source.operation, L0SharedGate):
             raise Barrier("its gates do not come from an `L0SharedGate`")
-        x = self.ins[0]
-        if self.layer.axis % len(self.node.inputs[0].shape) != x.axis:
-            raise Barrier("its gates lie on an axis that holds no channels")
-        self.on_channels = True
-        return [Channels.rest_at_zero(x.axis, x.atoms)]
+        return super().connect(atoms)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         return super().forward(ins[:1], gate)
