@@ -109,11 +109,26 @@ def closed(
         low, high = (low, middle) if fits(order, middle) else (middle + 1, high)
     copy, start = copy_of(model), 0
     for gate in find_gates(copy):
+        _judge_alone(gate)
         shut = np.isin(np.arange(start, start + gate.count), order[:low])
         values = keras.ops.convert_to_numpy(gate.log_alpha)
         gate.assign_log_alpha(np.where(shut.reshape(values.shape), _CLOSED, values))
         start += gate.count
     return copy
+
+
+def _judge_alone(gate: Any) -> None:
+    """Makes test-time gates what they are now, whatever becomes of those beside them.
+
+    Args:
+        gate: The `L0Gate`.
+    """
+    if gate.options.estimator != "size_matched":
+        return
+    z = keras.ops.convert_to_numpy(gate.test_gates).astype("float64")
+    gate.options = dataclasses.replace(gate.options, estimator="deterministic")
+    open_at = np.where(z < 1, gate.options.location(z), -_CLOSED)
+    gate.assign_log_alpha(np.where(z > 0, open_at, _CLOSED))
 
 
 def _cheapest_first(

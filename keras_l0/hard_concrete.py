@@ -28,7 +28,7 @@ class HardConcrete:
     """The hard-concrete distribution with temperature ``beta`` on ``(gamma, zeta)``.
 
     The object holds the three constants; the location ``log_alpha`` (any shape) is the
-    argument of every method, and every method works elementwise.
+    argument of every method, and all of them but `size_matched` work elementwise.
 
     Args:
         beta: Temperature, > 0. Smaller is closer to a Bernoulli variable.
@@ -91,6 +91,27 @@ class HardConcrete:
         between closed and what they mostly are in training.
         """
         return self._stretch(ops.sigmoid(_float_tensor(log_alpha) / self.beta))
+
+    def size_matched(self, log_alpha: Any, least: int = 0) -> Any:
+        """Test-time gates of which as many are open as are expected to be.
+
+        The sum of P(z != 0), rounded, says how many of the gates: the likeliest ones
+        (as Wang, Wohlwend & Lei, 2020, do, arXiv 1910.04732). An open gate has the
+        median of what it is in training while it is not 0, which is never 0 itself.
+        This is the one method that looks at all gates together.
+
+        Args:
+            log_alpha: Locations, any shape.
+            least: How many are open in any case.
+        """
+        log_alpha = _float_tensor(log_alpha)
+        prob_open = ops.ravel(self.prob_open(log_alpha))
+        count = ops.maximum(ops.round(ops.sum(prob_open)), least)
+        # From the likeliest on; equal ones by their order.
+        ranks = ops.argsort(ops.argsort(-prob_open))
+        is_open = ops.cast(ranks, prob_open.dtype) < count
+        gates = self.sample(ops.ravel(log_alpha), 1.0 - prob_open / 2)
+        return ops.reshape(ops.where(is_open, gates, 0.0), log_alpha.shape)
 
     def prob_open(self, log_alpha: Any) -> Any:
         """P(z != 0), the probability that the penalty charges for (Eq. 12)."""

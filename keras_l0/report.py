@@ -15,8 +15,35 @@ from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
 
 
+class Densities:
+    """Sizes as shares of the size with all gates open."""
+
+    dense: Size
+    expected: Size
+    deployed: Size
+
+    @property
+    def expected_density(self) -> Size:
+        """The shares that are open in expectation under the gates of training."""
+        return _share(self.expected, self.dense)
+
+    @property
+    def deployed_density(self) -> Size:
+        """The shares that strip leaves."""
+        return _share(self.deployed, self.dense)
+
+    @property
+    def difference(self) -> Size:
+        """Deployed minus expected density: what test-time gates close beyond training.
+
+        `GateOptions.estimator` decides it.
+        """
+        pairs = zip(self.deployed_density, self.expected_density, strict=True)
+        return Size(*(deployed - expected for deployed, expected in pairs))
+
+
 @dataclasses.dataclass(frozen=True)
-class LayerProfile:
+class LayerProfile(Densities):
     """One call of a layer: its units and its size.
 
     Attributes:
@@ -39,7 +66,7 @@ class LayerProfile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Profile:
+class Profile(Densities):
     """The size of a model, whole and per layer (see `LayerProfile`)."""
 
     dense: Size
@@ -76,6 +103,8 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
         (Size(params=23, macs=18), Size(params=16, macs=12))
         >>> [(layer.name, layer.units, layer.kept) for layer in report.layers]
         [('l0_dense', 3, 2), ('dense', 2, 2)]
+        >>> [round(share, 2) for share in report.deployed_density]
+        [0.7, 0.67]
     """
     require_finite(model)
     return profile_of(Analysis(model, inputs))
@@ -127,7 +156,7 @@ def summary(
 
     For each layer: units open and in all, parameters and MACs with all gates open
     ("all"), in expectation under the gates of training, and deployed: what
-    `keras_l0.strip` leaves.
+    `keras_l0.strip` leaves. Below it the shares, and by how much they differ.
 
     Args:
         model: As in `profile`.
@@ -157,13 +186,26 @@ def summary(
     text = io.StringIO()
     console = Console(file=text, width=line_length, no_color=True, highlight=False)
     console.print(table, markup=False)
-    shares = [
-        f"{report.deployed[i] / report.dense[i]:.1%} of the {what}"
-        for i, what in enumerate(("parameters", "MACs"))
-        if report.dense[i]
-    ]
-    console.print(f"Deployed: {' and '.join(shares) or 'nothing'}.", markup=False)
+    for label, shares, form in (
+        ("Deployed", report.deployed_density, "{:.1%}"),
+        ("Expected", report.expected_density, "{:.1%}"),
+        ("Deployed minus expected", report.difference, "{:+.1%}"),
+    ):
+        told = [
+            f"{form.format(share)} of the {what}"
+            for share, size, what in zip(
+                shares, report.dense, ("parameters", "MACs"), strict=True
+            )
+            if size
+        ]
+        console.print(f"{label}: {' and '.join(told) or 'nothing'}.", markup=False)
     (print_fn or print)(text.getvalue())
+
+
+def _share(size: Size, dense: Size) -> Size:
+    """Of nothing, all is there."""
+    pairs = zip(size, dense, strict=True)
+    return Size(*(part / whole if whole else 1.0 for part, whole in pairs))
 
 
 def _sizes(row: LayerProfile | Profile) -> list[str]:

@@ -89,6 +89,30 @@ def test_what_saves_nothing_stays():
     assert stripped.layers[2].units == strip(model).layers[2].units
 
 
+def test_size_matched_gates_stay_what_they_are():
+    """Closing some of them leaves the others, which are judged together, alone."""
+    options = keras_l0.GateOptions(estimator="size_matched")
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            L0Dense(40, activation="relu", gate_options=options),
+            layers.Dense(2),
+        ]
+    )
+    (gate,) = keras_l0.gates(model)
+    gate.assign_log_alpha(np.random.default_rng(0).normal(-1, 1, 40))
+    z = keras.ops.convert_to_numpy(gate.test_gates)
+    fitted, plain = strip(model, budget=Budget(params=0.25)), strip(model)
+    assert 0.8 * 130 < fitted.count_params() <= 0.25 * 522 < plain.count_params()
+    shut = np.argsort(z)[: 40 - fitted.layers[1].units]
+    kernel, bias = model.get_weights()[:2]
+    x = np.random.default_rng(1).normal(size=(4, 10)).astype("float32")
+    hidden = np.maximum(x @ kernel + bias, 0) * np.where(np.isin(range(40), shut), 0, z)
+    last = model.layers[-1]
+    expected = hidden @ keras.ops.convert_to_numpy(last.kernel)
+    np.testing.assert_allclose(fitted.predict(x, verbose=0), expected, atol=1e-5)
+
+
 def test_several_budgets_and_other_options():
     budgets = [Budget(macs=0.5), Budget(params=0.4)]
     stripped = strip(network(), budget=budgets, round_to=8)

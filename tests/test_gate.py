@@ -220,7 +220,7 @@ def test_the_test_time_gate_is_eq_13(distribution):
     np.testing.assert_allclose(values(gate.prob_open), p, rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["deterministic", "median"])
+@pytest.mark.parametrize("estimator", ["deterministic", "median", "size_matched"])
 def test_the_estimator_decides_what_is_closed_everywhere(estimator):
     options = GateOptions(estimator=estimator)
     model = keras.Sequential(
@@ -236,6 +236,11 @@ def test_the_estimator_decides_what_is_closed_everywhere(estimator):
     gate.assign_log_alpha(log_alpha)
     if estimator == "median":
         z, kept = np.clip(sigmoid(log_alpha * 1.5) * 1.2 - 0.1, 0, 1), 2
+    elif estimator == "size_matched":
+        # P is 0, .40, .65 and 1; the third one's draw for u = 1 - .645 / 2 is z.
+        u = 1 - sigmoid(log_alpha + SHIFT) / 2
+        s = sigmoid((np.log(u / (1 - u)) + log_alpha) * 1.5)
+        z, kept = np.clip(s * 1.2 - 0.1, 0, 1) * [0, 0, 1, 1], 2
     else:
         z, kept = test_gates(log_alpha), 3
     np.testing.assert_allclose(values(gate.test_gates), z, atol=1e-6)

@@ -69,6 +69,27 @@ def test_the_median_is_that_of_the_draws(beta):
     assert float(hc.median(half - 0.01)) == 0.0 < float(hc.median(half + 0.01))
 
 
+def test_as_many_are_open_as_are_expected_to_be():
+    hc, rng = HardConcrete(), np.random.default_rng(0)
+    for shift in (-4, -2.5, -1.6, 0, 3):
+        log_alpha = rng.normal(shift, 1.0, (5, 8)).astype("float32")
+        gates, p = values(hc.size_matched(log_alpha)), values(hc.prob_open(log_alpha))
+        count = round(p.sum())
+        assert (gates > 0).sum() == count
+        assert set(np.flatnonzero(gates)) == set(np.argsort(-p.ravel())[:count])
+        assert gates.shape == (5, 8)
+        # What is open has the median of its draws that are not 0.
+        draws = values(hc.sample(log_alpha, rng.uniform(size=(20_000, 1, 1))))
+        with np.errstate(invalid="ignore"):
+            median = np.nanmedian(np.where(draws > 0, draws, np.nan), axis=0)
+        np.testing.assert_allclose(gates[gates > 0], median[gates > 0], atol=0.05)
+    # Equal ones are told apart, and a number may be wanted in any case.
+    for least, kept in ((0, 5), (7, 7)):
+        gates = values(hc.size_matched(np.full(10, hc.log_alpha(0.5)), least))
+        assert (gates > 0).sum() == kept
+    assert (values(hc.size_matched(np.full(9, 20.0))) == 1).all()
+
+
 def test_no_floor_and_no_ceiling_under_the_open_probability():
     hc = HardConcrete()
     # A clamp of log_alpha to [log .01, log 100] would stop at .047 and at .998.

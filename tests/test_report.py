@@ -42,6 +42,11 @@ def test_summary_says_what_profile_says(capsys):
         ]
     share = profile.deployed.params / profile.dense.params
     assert f"Deployed: {share:.1%} of the parameters" in text
+    expected = profile.expected.params / profile.dense.params
+    assert f"Expected: {expected:.1%} of the parameters" in text
+    difference = share - expected
+    assert f"Deployed minus expected: {difference:+.1%} of the parameters" in text
+    assert profile.difference.params == pytest.approx(difference)
     lines = []
     keras_l0.summary(model, print_fn=lines.append)
     assert lines[0] + "\n" == text
@@ -50,6 +55,18 @@ def test_summary_says_what_profile_says(capsys):
 def test_summary_of_a_model_without_gates_or_weights(capsys):
     keras_l0.summary(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()]))
     assert "Deployed: nothing." in capsys.readouterr().out
+
+
+def test_size_matched_gates_deploy_what_is_expected():
+    differences = {}
+    for estimator in ("deterministic", "size_matched"):
+        options = keras_l0.GateOptions(estimator=estimator)
+        layer = L0Dense(100, use_bias=False, gate_options=options)
+        model = keras.Sequential([keras.Input((16,)), layer, keras.layers.Dense(2)])
+        layer.gate.assign_log_alpha(np.linspace(-3, -1.9, 100))
+        differences[estimator] = keras_l0.profile(model).layers[0].difference.params
+    assert abs(differences["size_matched"]) <= 0.005
+    assert differences["deterministic"] > 0.1
 
 
 def test_a_picture_of_gates(tmp_path):

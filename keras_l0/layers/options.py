@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
@@ -34,6 +35,11 @@ class GateOptions:
             ``"deterministic"``: Eq. 13 of Louizos et al. (2017), without the
             temperature; 0 where P(z != 0) <= .31 for the paper's constants.
             ``"median"``: the median of the training gate, 0 where P(z != 0) <= .5.
+            ``"size_matched"``: of the gates of a layer as many of the likeliest are
+            open as are expected to be (the sum of P(z != 0), rounded), so that what is
+            deployed is about what training has charged for; see
+            `HardConcrete.size_matched`. Of a hundred gates that start at .99, one is
+            closed at once.
         clamp: Bounds within which training keeps ``log_alpha``, such as ``(-5, 5)``.
             What goes far beyond where a gate closes hardly comes back, as its gradient
             is next to 0. The lower bound is also one for the expected density: P(z !=
@@ -79,10 +85,10 @@ class GateOptions:
                 "`distribution` must be a `keras_l0.HardConcrete`. Received: "
                 f"{self.distribution!r} of type {type(self.distribution).__name__}"
             )
-        if self.estimator not in ("deterministic", "median"):
+        if self.estimator not in ("deterministic", "median", "size_matched"):
             raise ValueError(
-                "`estimator` must be 'deterministic' (Eq. 13 of the paper) or 'median' "
-                "(of the training gate). "
+                "`estimator` must be 'deterministic' (Eq. 13 of the paper), 'median' "
+                "(of the training gate) or 'size_matched' (as many open as expected). "
                 f"Received: estimator={self.estimator!r}"
             )
         if self.clamp is not None:
@@ -112,31 +118,39 @@ class GateOptions:
             )
         return low, high
 
-    def location(self, gate: float) -> float:
-        """The log_alpha that makes a gate's value at test time.
+    def location(self, gate: Any) -> Any:
+        """The log_alpha that makes a gate's value at test time, or by Eq. 13.
 
         Args:
-            gate: The value, in [0, 1]. For 0 and 1 it is where they begin.
+            gate: The value, in [0, 1]; a number or an array. For 0 and 1 it is where
+                they begin.
         """
         ends = self.distribution
-        logit = math.log((gate - ends.gamma) / (ends.zeta - gate))
+        logit = np.log((gate - ends.gamma) / (ends.zeta - gate))
         return logit * (ends.beta if self.estimator == "median" else 1.0)
+
+    def held(self, count: int) -> int:
+        """How many of so many gates training holds open."""
+        return min(self.min_units, count - 1)
 
     def bounded(self, log_alpha: Any) -> Any:
         """Where training leaves gates that it has moved to ``log_alpha``."""
         if self.clamp is not None:
             log_alpha = ops.clip(log_alpha, *self.clamp)
-        held = min(self.min_units, math.prod(log_alpha.shape) - 1)
-        if held <= 0:
+        held = self.held(math.prod(log_alpha.shape))
+        if not held:
             return log_alpha
         each = ops.ravel(log_alpha)
         likeliest, numbers = ops.top_k(each, held)
-        lifted = ops.maximum(likeliest, self.location(0.5))
+        lifted = ops.maximum(likeliest, float(self.location(0.5)))
         each = ops.scatter_update(each, ops.expand_dims(numbers, -1), lifted)
         return ops.reshape(each, log_alpha.shape)
 
     def test_gates(self, log_alpha: Any) -> Any:
         """The gates that are used at test time, by the `estimator`."""
+        if self.estimator == "size_matched":
+            least = self.held(math.prod(log_alpha.shape))
+            return self.distribution.size_matched(log_alpha, least)
         return getattr(self.distribution, self.estimator)(log_alpha)
 
     @classmethod
