@@ -66,7 +66,7 @@ class GateRule(Rule):
             return [(x.tensor, x.scale * z)]
         sizes, axis = self.node.inputs[0].shape, self.ins[0].axis
         axes = self.gated_axes(len(sizes))
-        shape = [n if a in axes else 1 for a, n in enumerate(sizes) if a]
+        shape = [(n or 1) if a in axes else 1 for a, n in enumerate(sizes) if a]
         assert z is not None
         z = np.reshape(z, shape)
         if axis is not None:
