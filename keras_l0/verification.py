@@ -10,7 +10,7 @@ import keras
 from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.passes import Analysis, Evaluation
 from keras_l0.analysis.precision import computes_in_half, in_float32
-from keras_l0.analysis.rounding import Disagreement, agree, outputs
+from keras_l0.analysis.rounding import Disagreement, agree, outputs, storage_epsilon
 
 # Examples to compare the old and the new model on, if the user gives none.
 _EXAMPLES = 8
@@ -22,6 +22,7 @@ def verify_equal(
     """Raises unless the stripped model agrees with its source on a batch."""
     model = analysis.graph.model
     batch = random_arrays(model, _EXAMPLES) if data is None else arrays(model, data)
+    stored = storage_epsilon(stripped)
     if computes_in_half(model):
         # In 16 bits rounding hides everything: compare the same graphs in 32.
         try:
@@ -39,7 +40,7 @@ def verify_equal(
     ]
     try:
         received = outputs(stripped, narrow)
-        found = agree(model, batch, received, names, "the stripped model")
+        found = agree(model, batch, received, names, "the stripped model", stored)
     except Disagreement:
         raise
     except Exception as error:

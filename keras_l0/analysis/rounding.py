@@ -95,8 +95,16 @@ def _states_at_zero(model: keras.Model) -> Iterator[None]:
             state.assign(value)
 
 
+def storage_epsilon(model: keras.Model) -> float:
+    """What one unit in the last place is of the coarsest weights of a model."""
+    return max((_EPSILON.get(w.dtype, 0.0) for w in model.weights), default=0.0)
+
+
 def tolerances(
-    model: keras.Model, batch: list[np.ndarray], expected: list[np.ndarray]
+    model: keras.Model,
+    batch: list[np.ndarray],
+    expected: list[np.ndarray],
+    stored: float = 0.0,
 ) -> list[float]:
     """Per output: `_FLOORS` times what rounding alone does to this model.
 
@@ -108,6 +116,9 @@ def tolerances(
         model: The reference.
         batch: One array per input.
         expected: The reference's outputs on the batch.
+        stored: The `storage_epsilon` of weights that are compared in higher precision
+            than they are stored in. Each was rounded once, by half of it at most; four
+            times that is allowed.
     """
     generator = np.random.default_rng(0)
     epsilon = max(
@@ -115,10 +126,12 @@ def tolerances(
         for layer in model._flatten_layers(include_self=True)
     )
 
+    step = max(epsilon, 2 * stored / _FLOORS)
+
     def moved(variable: Any) -> Any:
         if not keras.backend.is_float_dtype(variable.dtype):
             return variable.value
-        signs = generator.choice((-epsilon, epsilon), size=variable.shape)
+        signs = generator.choice((-step, step), size=variable.shape)
         return variable.value * keras.ops.convert_to_tensor(
             1 + signs, dtype=variable.dtype
         )
@@ -146,6 +159,7 @@ def agree(
     received: list[np.ndarray],
     names: list[str] | tuple[str, ...],
     what: str,
+    stored: float = 0.0,
 ) -> Agreement:
     """How well other outputs agree with a model's own.
 
@@ -155,13 +169,14 @@ def agree(
         received: The outputs to compare, one array per output.
         names: What to call the outputs in an error.
         what: What to call the other model in an error.
+        stored: As in `tolerances`.
 
     Raises:
         Disagreement: If an output has another shape, differs by more than rounding
             explains, or is nowhere finite.
     """
     expected = outputs(model, batch)
-    allowed = tolerances(model, batch, expected)
+    allowed = tolerances(model, batch, expected, stored)
     worst = Agreement(0.0, 0.0)
     for name, want, got, tolerance in zip(
         names, expected, received, allowed, strict=True

@@ -201,6 +201,18 @@ def test_mixed_precision(case, name):
             assert all(w.dtype == "float32" for w in layer.weights)
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", ["lenet", "residual", "dense_chain"])
+def test_weights_in_half_precision(case, name):
+    with policy(name):
+        model = CASES[case].build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        # What is folded into weights is rounded once more.
+        stripped = keras_l0.strip(harden(model))
+    assert {w.dtype for w in stripped.weights} == {name}
+
+
 def test_trainable_flags_and_policies_stay():
     model = keras.Sequential(
         [

@@ -19,7 +19,9 @@ def registry():
     RULES.update(before)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", "float64", "mixed_bfloat16", "float16"]
+)
 @pytest.mark.parametrize(
     "name", ["dense_chain", "lenet", "residual", "two_inputs_two_outputs"]
 )
