@@ -29,6 +29,9 @@ from keras_l0.analysis.precision import in_float32
 from keras_l0.analysis.rounding import outputs, tolerances
 from keras_l0.layers import L0Gate
 
+# Keras clones a graph by descending call by call, and gates make deep models deeper.
+sys.setrecursionlimit(10_000)
+
 # The smallest input that each takes; all others take 32 x 32.
 SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
 # Further widths: a name, and what to build it with.

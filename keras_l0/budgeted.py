@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from keras_l0.analysis.graph import carry_vocabularies, require_graph
+from keras_l0.analysis.graph import carry_vocabularies, deep_recursion, require_graph
 from keras_l0.budget import Budget, SetByBudget, as_budgets
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
@@ -232,7 +232,8 @@ def copy_of(model: keras.Model) -> keras.Model:
     """A functional copy of a model with its weights, not compiled."""
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    copy = keras.models.clone_model(model)
+    with deep_recursion(len(model.operations)):
+        copy = keras.models.clone_model(model)
     copy.set_weights([ops.convert_to_numpy(w) for w in model.weights])
     carry_vocabularies(model, copy)
     for layer in copy._flatten_layers():
@@ -249,7 +250,8 @@ def put_under(budgets: Sequence[Budget], model: keras.Model) -> BudgetedModel:
     for gate in find_gates(model):
         gate.regularizer = SetByBudget(budgets, gate.regularizer.l2)
         gate.options = dataclasses.replace(gate.options, min_units=held)
-    return BudgetedModel(model.input, model.output, name=model.name)
+    with deep_recursion(len(model.operations)):
+        return BudgetedModel(model.input, model.output, name=model.name)
 
 
 def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:

@@ -1,5 +1,8 @@
 """add_gates as its user sees it: where gates go, what they cost, what is refused."""
 
+import inspect
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -521,3 +524,20 @@ def test_an_input_that_may_be_missing(noise):
     x = np.ones((3, 4), "float32")
     gated([None, x], training=True)
     np.testing.assert_allclose(gated([None, x]), model([None, x]), rtol=1e-6)
+
+
+def test_a_model_as_deep_as_python_lets_keras_build():
+    limit, pairs = sys.getrecursionlimit(), 60
+    narrow = len(inspect.stack(0)) + 2 * pairs + 45
+    sys.setrecursionlimit(narrow)
+    try:
+        x = h = keras.Input((2,))
+        for _ in range(pairs):
+            h = layers.Identity()(layers.Dense(2)(h))
+        model = keras.Model(x, layers.Dense(1)(h))
+        gated = keras_l0.add_gates(model, budget=keras_l0.Budget(params=0.9))
+        assert len(keras_l0.gates(gated)) == pairs
+        assert len(keras_l0.strip(gated, verify=False).layers) == len(model.layers)
+        assert sys.getrecursionlimit() == narrow
+    finally:
+        sys.setrecursionlimit(limit)

@@ -6,11 +6,13 @@ several times appears as several nodes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import itertools
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -120,12 +122,29 @@ class Graph:
         """A functional model with the source's structure of inputs and outputs."""
         model = self.model
         if isinstance(model, keras.Sequential):
-            return keras.Model(inputs[0], outputs[0], name=model.name)
-        return keras.Model(
-            keras.tree.pack_sequence_as(model.input, list(inputs)),
-            keras.tree.pack_sequence_as(model.output, list(outputs)),
-            name=model.name,
-        )
+            ends = inputs[0], outputs[0]
+        else:
+            ends = (
+                keras.tree.pack_sequence_as(model.input, list(inputs)),
+                keras.tree.pack_sequence_as(model.output, list(outputs)),
+            )
+        with deep_recursion(len(self.nodes)):
+            return keras.Model(*ends, name=model.name)
+
+
+@contextlib.contextmanager
+def deep_recursion(calls: int) -> Iterator[None]:
+    """Room for Keras to build a model of many calls: it descends call by call.
+
+    With gates, a model that Keras could build may exceed Python's limit, as
+    EfficientNetV2L does.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 1000 + 4 * calls))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def trace(model: keras.Model) -> Graph:
