@@ -261,13 +261,8 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
         model: A gated model.
         budgets: What it has to fit.
     """
+    require_gates(model)
     gates = find_gates(model)
-    if not gates:
-        raise ValueError(
-            f"`model` must have gates for a budget to close. Received: {model.name!r}, "
-            "which has none. Add them with `keras_l0.add_gates(model, budget=...)`, or "
-            "build it from the layers of `keras_l0.layers`"
-        )
     for gate in gates:
         if gate.regularizer.l0:
             raise ValueError(
@@ -281,6 +276,16 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
             f"{model.name!r}, all of whose gates are frozen"
         )
     Constraints(model, budgets).require_reachable()
+
+
+def require_gates(model: keras.Model) -> None:
+    """Raises unless a model has gates."""
+    if not find_gates(model):
+        raise ValueError(
+            f"`model` must have gates for a budget to close. Received: {model.name!r}, "
+            "which has none. Add them with `keras_l0.add_gates(model, budget=...)`, or "
+            "build it from the layers of `keras_l0.layers`"
+        )
 
 
 def _vector(x: Any) -> Any:

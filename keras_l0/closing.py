@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_l0.budget import Budget, as_budgets
-from keras_l0.budgeted import copy_of
+from keras_l0.budgeted import copy_of, require_gates
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
 
@@ -42,6 +42,7 @@ def fitting(
         make: Strips a gated model.
         options: As in `keras_l0.analysis.passes.Analysis`.
     """
+    require_gates(model)
     budgets = [dataclasses.replace(b, inputs=inputs) for b in as_budgets(budget)]
     rest: list[int | None] = [None] * len(budgets)
     while True:

@@ -18,6 +18,9 @@ from keras_l0.budget import Budget
 # A TFLite file beside its weights: the frame, and each call with its tensors.
 _FRAME_BYTES, _CALL_BYTES = 1000, 400
 
+# What is limited, in an error.
+_WORDS = {"params": "parameters", "macs": "MACs", "bytes": "bytes, by estimate,"}
+
 
 class Constraint:
     """One limit of a budget, for one model.
@@ -40,18 +43,23 @@ class Constraint:
                 f"{measure}"
             )
         amount = budget.limits[measure]
-        each = 1
+        self.each = 1
         if measure != "bytes":
             rest = 0
         else:
-            each = budget.weight_bytes
+            self.each = budget.weight_bytes
         if rest is None:
             # The rest of the file does not shrink with the weights.
             calls = sum(step.node.operation is not None for step in analysis.steps)
             rest = _FRAME_BYTES + _CALL_BYTES * calls
+        self.rest = rest
         if isinstance(amount, float):
-            amount *= each * self.full + rest
-        self.limit = min(1.0, (amount - rest) / each / self.full)
+            amount *= self.amount(1.0)
+        self.limit = min(1.0, (amount - rest) / self.each / self.full)
+
+    def amount(self, share: float) -> float:
+        """What a share of the full size is in what the budget limits."""
+        return share * self.each * self.full + self.rest
 
     def size(self, evaluation: Evaluation) -> Any:
         """What is measured of an evaluation: parameters (also for bytes) or MACs."""
@@ -137,20 +145,19 @@ class Constraints:
             for step in analysis.steps:
                 if step.rule.reason:
                     lifted = one.size(analysis.evaluate(least, lifted=[step]))
-                    freed = round(floor * one.full - float(lifted))
+                    freed = round(one.each * (floor * one.full - float(lifted)))
                     if freed > 0:
                         held.append(
                             f"{step.node.name!r} ({step.rule.reason}; holds back "
                             f"{freed:,})"
                         )
             barriers = ", ".join(held) or "none: what has no gates stays"
+            least_amount = one.amount(floor)
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
                 f"{self.model.name!r}. With {units} of its units left in each gated "
-                f"layer, "
-                f"{round(floor * one.full):,} "
-                f"{'MACs' if one.measure == 'macs' else 'parameters'} "
-                f"({floor:.1%}) stay. Barriers: {barriers}. "
+                f"layer, {round(least_amount):,} {_WORDS[one.measure]} "
+                f"({least_amount / one.amount(1.0):.1%}) stay. Barriers: {barriers}. "
                 f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
             )
 

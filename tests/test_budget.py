@@ -135,6 +135,35 @@ def test_an_absolute_floor():
         with_budget(network(), Budget(params=floor - 1))
 
 
+def test_a_floor_in_bytes():
+    # Frame and three calls; 17 weights of 4 bytes stay of 2162.
+    floor, full = 1000 + 3 * 400 + 4 * 17, 1000 + 3 * 400 + 4 * 2162
+    with pytest.raises(ValueError) as error:
+        with_budget(network(), Budget(bytes=1000))
+    said = f"{floor:,} bytes, by estimate, ({floor / full:.1%}) stay"
+    assert said in str(error.value)
+    assert str(error.value).endswith("Received: bytes=1000")
+
+
+def test_more_units_than_there_are_hold_everything():
+    with pytest.raises(ValueError, match="With 40 of its units.*100.0%"):
+        with_budget(network(), Budget(params=0.9, min_units=40))
+
+
+def test_a_schedule_and_a_budget_on_one_gate():
+    l0 = keras_l0.schedules.Linear(1e-3, steps=10)
+    model = keras.Sequential([keras.Input((3,)), L0Dense(4, l0=l0, name="first")])
+    with pytest.raises(ValueError, match="a strength or a budget.*l0=Linear.*first"):
+        with_budget(model, Budget(params=0.5))
+
+
+def test_nothing_that_could_be_gated():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    with pytest.warns(UserWarning, match="can be gated"):
+        with pytest.raises(ValueError, match="must have gates.*'plain'"):
+            keras_l0.add_gates(model, budget=Budget(params=0.5))
+
+
 # What it returns.
 
 

@@ -132,6 +132,12 @@ def test_out_of_reach():
         strip(network(), budget=0.5)
 
 
+def test_without_gates():
+    plain = keras.Sequential(dense(), name="plain")
+    with pytest.raises(ValueError, match="must have gates.*'plain'"):
+        strip(plain, budget=Budget(params=0.5))
+
+
 def test_gates_are_added_with_a_budget():
     model = residual()
     gated = add_gates(model, budget=Budget(macs=0.25))
