@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # pytest --hypothesis-profile=nightly
-for _name, _examples in (("ci", 120), ("nightly", 4000)):
+for _name, _examples in (("ci", 200), ("nightly", 4000)):
     settings.register_profile(
         _name,
         max_examples=_examples,

@@ -497,7 +497,7 @@ def test_saved_and_loaded(case, tmp_path):
     options = GateOptions(0.7, case.noise, 8.0)
     layer = case.gated(l0=L0.aic(10), gate_options=options)
     model = case.model(layer)
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.fit(case.batch(8), targets(8), verbose=0)
     layer.gate.assign_log_alpha(case.log_alphas())
     model.save(tmp_path / "model.keras")

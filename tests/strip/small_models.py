@@ -60,6 +60,22 @@ def hardened(name):
         return harden(facts.build(), facts.dead, facts.alive)
 
 
+def is_core(name):
+    """Whether a model is of this file, not of one that goes through a family of rules."""
+    return CASES[name].build.__module__ == __name__
+
+
+def spread(names):
+    """What is tried of each core model, and of every third of the others.
+
+    `make nightly` tries it of all.
+    """
+    others = [name for name in names if not is_core(name)]
+    for name in names:
+        usual = is_core(name) or others.index(name) % 3 == 0
+        yield pytest.param(name, marks=[] if usual else [pytest.mark.thorough])
+
+
 def operations(model):
     """Every operation in a model, those of nested models included."""
     for operation in model.operations if hasattr(model, "operations") else model.layers:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from adversary import batch, check, harden, policy, run
-from small_models import CASES
+from small_models import CASES, spread
 
 import keras_l0
 
@@ -22,7 +22,7 @@ def plain(name):
     return harden(model, alive=False)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", spread(CASES))
 def test_gates_are_neutral_when_open_and_strip_is_exact_when_they_close(name):
     precision = CASES[name].precision
     with policy(precision):

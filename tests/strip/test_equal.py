@@ -9,7 +9,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import small_models
 from adversary import (
     ALLOWED,
     COUNTED,
@@ -23,7 +22,7 @@ from adversary import (
     variation,
 )
 from keras import layers
-from small_models import CASES, chain, hardened, operations
+from small_models import CASES, chain, hardened, is_core, operations, spread
 
 import keras_l0
 from keras_l0.analysis.rules import RULES
@@ -81,7 +80,7 @@ def test_every_rule_has_a_model():
 
 # What the input modes do, and what a backend does, does not depend on the rules of the
 # other model files.
-CORE = [name for name in GATED if CASES[name].build.__module__ == small_models.__name__]
+CORE = [name for name in GATED if is_core(name)]
 PAIRS = [
     *(pytest.param(name, "keep", marks=pytest.mark.any_backend) for name in CORE),
     *((name, "keep") for name in GATED if name not in CORE),
@@ -109,7 +108,7 @@ def test_outputs_are_equal(name, mode):
     assert not ours(stripped.get_config())
 
 
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("name", spread(GATED))
 def test_interface_is_kept(name):
     model = hardened(name)
     before = state(model)
@@ -140,7 +139,7 @@ def test_interface_is_kept(name):
             assert "nested" in name or layer.name.endswith("_ungated")
 
 
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("name", spread(GATED))
 def test_float32_is_as_exact_as_the_model(name):
     wide = hardened(name)
     if not CASES[name].alive:
