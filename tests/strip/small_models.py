@@ -61,7 +61,7 @@ def hardened(name):
 
 
 def is_core(name):
-    """Whether a model is of this file, not of one that goes through a family of rules."""
+    """Whether a model is of this file, not one of a whole family of rules."""
     return CASES[name].build.__module__ == __name__
 
 
