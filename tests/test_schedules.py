@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_l0
-from keras_l0.layers import L0Dense, L0Gate
+from keras_l0.layers import L0Dense, L0Gate, L0SimpleRNN
 from keras_l0.regularizers import L0
 from keras_l0.schedules import Constant, Cubic, Linear
 
@@ -102,6 +102,18 @@ def test_compiled(options):
     model = network(Linear(0.8, 8), **{"run_eagerly": False, **options})
     fit(model)
     assert gate(model).strength == pytest.approx(0.4)
+
+
+def test_inside_of_wrappers():
+    schedule = Linear(0.8, 8)
+    x = keras.Input((3, 4))
+    h = keras.layers.TimeDistributed(L0Dense(3, l0=schedule))(x)
+    h = keras.layers.Bidirectional(L0SimpleRNN(2, l0=schedule))(h)
+    model = keras.Model(x, h)
+    model.compile("sgd", "mse")
+    model.fit(np.ones((8, 3, 4)), np.ones((8, 4)), batch_size=2, verbose=0)
+    found = [one.strength for one in keras_l0.gates(model)]
+    assert found == pytest.approx([0.4] * 3)
 
 
 def test_each_step_is_charged_with_its_own_strength():
