@@ -567,6 +567,14 @@ def time_distributed_twice():
 
 
 @case
+def time_distributed_masked():
+    x = keras.Input((5,), dtype="int32")
+    h = layers.Embedding(4, 6, mask_zero=True)(x)
+    h = layers.TimeDistributed(L0Dense(7, "sigmoid"))(L0Gate()(h))
+    return keras.Model(x, layers.Dense(2)(layers.LSTM(3)(h)))
+
+
+@case
 def time_distributed_shared():
     x, y = keras.Input((3, 5)), keras.Input((3, 5))
     layer = layers.TimeDistributed(layers.Dense(7, "relu"))

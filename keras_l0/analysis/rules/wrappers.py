@@ -9,7 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Site,
+    Size,
+    pinned,
+)
 from keras_l0.analysis.graph import Node, Tensor
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import (
@@ -30,15 +38,15 @@ class TimeDistributedRule(Rule):
             raise Barrier(f"no rule for the layer that it wraps ({kind})")
         if getattr(layer, "input_gate", None) is not None:
             raise Barrier(f"it wraps {kind}, whose gates are in front of it")
-        (x,) = self.ins[:1]
-        if len(self.ins) > 1:
+        x = self.ins[0]
+        if len(self.ins) > 1 and "mask" in inspect.signature(layer.call).parameters:
             raise Barrier("it passes a mask on to the layer that it wraps")
         if x.axis is None or x.axis < 2:
             raise Barrier("its input's channels lie on the time axis")
         inner = _Inner(
             self.node.name,
             layer,
-            [_step(tensor) for tensor in self.node.inputs],
+            [_step(tensor) for tensor in self.node.inputs[:1]],
             [_step(tensor) for tensor in self.node.outputs],
             self.node.shared,
             outer=self.node,
@@ -95,7 +103,7 @@ class TimeDistributedRule(Rule):
         return rule
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        return self.inner.forward(ins, gate)
+        return self.inner.forward(ins[:1], gate)
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return self.inner.claims(flows, outs)
@@ -103,10 +111,12 @@ class TimeDistributedRule(Rule):
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
     ) -> list[Demand]:
-        return self.inner.backward(ins, outs, demands)
+        asked = self.inner.backward(ins[:1], outs, demands)
+        # Of a mask nothing is read, but the call takes it as it is.
+        return [*asked, *(pinned(mask.alive) for mask in ins[1:])]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        size = self.inner.size(ins, keep_in, keep)
+        size = self.inner.size(ins[:1], keep_in[:1], keep)
         return Size(size.params, size.macs * (self.node.inputs[0].shape[1] or 1))
 
     def constants(self, site: Site) -> list[np.ndarray]:
@@ -119,9 +129,10 @@ class TimeDistributedRule(Rule):
             outer["layer"] = keras.saving.serialize_keras_object(inner)
             return site.build(type(self.layer), outer, weights)
 
-        results = self.inner.rewrite(dataclasses.replace(site, build=build))
         node = self.inner.node
         assert isinstance(node, _Inner)
+        node.masks = [site.rescale(i).tensor for i in range(1, len(site.ins))]
+        results = self.inner.rewrite(dataclasses.replace(site, build=build))
         if not all(any(y is x for x in node.made) for y, _ in results):
             raise RuntimeError(
                 f"While stripping {self.node.name!r} (TimeDistributed): the rule "
@@ -136,6 +147,7 @@ class _Inner(Node):
     """A call as the layer inside sees it; really the wrapper is called."""
 
     outer: Node = dataclasses.field(kw_only=True)
+    masks: list[Any] = dataclasses.field(default_factory=list)
     made: list[Any] = dataclasses.field(default_factory=list)
 
     def arguments(self) -> dict[str, list[int]]:
@@ -145,7 +157,7 @@ class _Inner(Node):
         return default
 
     def call(self, operation: Any, tensors: Any) -> Any:
-        result = self.outer.call(operation, tensors)
+        result = self.outer.call(operation, [*tensors, *self.masks])
         self.made += keras.tree.flatten(result)
         return result
 
