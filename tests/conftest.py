@@ -1,8 +1,16 @@
 """What the tests share: seeds, and a gradient on any backend."""
 
-import keras
-import pytest
-from hypothesis import HealthCheck, settings
+import os
+
+# Small programs run once or twice: to compile them well takes longer than to run them.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # pytest --hypothesis-profile=nightly
 for _name, _examples in (("ci", 200), ("nightly", 4000)):
