@@ -131,6 +131,13 @@ def test_one_version_string():
         pass  # Run from a checkout.
 
 
+def test_every_folder_is_a_package():
+    """Wheels hold packages only: a checkout imports what an installation lacks."""
+    folders = {path.parent for path in MODULES.values()}
+    assert not [str(f) for f in folders if not (f / "__init__.py").exists()]
+    assert (ROOT / "py.typed").exists()
+
+
 def imports(name, everywhere=True):
     """What a module imports: names of modules, of `from` imports both parts.
 
