@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torch nightly lint notebooks venv clean
+.PHONY: help demo test test-torch nightly lint docs notebooks venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,12 @@ lint: $(VENV)/.dev ## ruff (rules and formatting) and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+# The page of layers asks the package, which runs on the smallest backend here.
+docs: $(VENV)/.docs ## build the documentation into site/, any warning is an error
+	@echo "building site/"
+	@KERAS_BACKEND=jax NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "site/index.html is the start page"
+
 # --update keeps the identifiers of cells that did not change, so that a second run
 # writes nothing.
 notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
@@ -58,7 +64,7 @@ notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
 venv: $(VENV)/.test $(VENV)/.dev ## fill .venv with all that work on the package needs
 
 clean: ## remove the environments, the caches and what was built
-	rm -rf $(VENV) $(VENV_TORCH) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_TORCH) build dist site *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -75,6 +81,11 @@ $(VENV)/.test: $(VENV)/.made $(PACKAGING)
 $(VENV)/.dev: $(VENV)/.made $(PACKAGING)
 	@echo "installing ruff and mypy into $(VENV) ..."
 	@$(VENV)/bin/python $(PIP_INSTALL) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made $(PACKAGING)
+	@echo "installing MkDocs and its plugins into $(VENV) ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 
 $(VENV)/.made:

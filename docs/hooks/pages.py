@@ -1,0 +1,113 @@
+"""Pages of the site that are made of other files of the repository.
+
+MkDocs calls `on_config` and `on_files`; the rest is plain Python, so that tests can
+look at the pages without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# Written elsewhere in the repository, and shown as they are.
+COPIED = ["CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"]
+
+
+def on_config(config: Any) -> None:
+    """Fills the parts of the navigation that list the files of a folder."""
+    for entry in config.nav:
+        for part, pages in (("Benchmarks", results()), ("Tutorials", tutorials())):
+            if part in entry:
+                entry[part] = list(pages)
+
+
+def on_files(files: Any, config: Any) -> None:
+    """Adds the pages that are made of other files."""
+    from mkdocs.structure.files import File
+
+    made = {
+        "index.md": local("README.md"),
+        "layers.md": layers(),
+        **{name: local(name) for name in [*COPIED, *results()]},
+        **tutorials(),
+    }
+    for path, content in made.items():
+        files.append(File.generated(config, path, content=content))
+
+
+def local(name: str) -> str:
+    """A file of the repository; its links to pages lead there."""
+    return (ROOT / name).read_text().replace("](docs/", "](")
+
+
+def results() -> list[str]:
+    """The tables of the benchmarks."""
+    return [
+        f"benchmarks/{p.name}" for p in sorted(ROOT.glob("benchmarks/results-*.md"))
+    ]
+
+
+def tutorials() -> dict[str, str]:
+    """A page for each script in percent format: its text, and its code."""
+    pages = {}
+    for script in sorted(ROOT.glob("tutorials/*.py")):
+        cells = re.split(r"^# %%", script.read_text(), flags=re.MULTILINE)[1:]
+        pages[f"tutorials/{script.stem}.md"] = "\n\n".join(map(cell, cells)) + "\n"
+    return pages
+
+
+def cell(source: str) -> str:
+    """A cell of a script in percent format as Markdown."""
+    head, _, body = source.partition("\n")
+    if "[markdown]" in head:
+        return re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip()
+    return f"```python\n{body.strip()}\n```" if body.strip() else ""
+
+
+LAYERS = """\
+# Layers and operations
+
+What `keras_l0.strip` does at each layer of Keras and each operation of `keras.ops`,
+listed from its registry of rules as this page was built, with Keras {version}.
+
+- A layer that is **ruled** is looked through: channels can be taken out in front of it
+  and behind it. If one call of it cannot be looked through after all (its channels lie
+  on another axis, say), that call is a barrier.
+- A **barrier** is rebuilt as it is, and every channel that enters it stays.
+
+`print(keras_l0.plan(model))` names the barriers of a model, and what they hold back. A
+layer that is not on this page, such as one of your own, is a barrier until you
+[register a rule](reference/rules.md) for it. Subclasses count as layers of their own.
+
+Gated layers follow the rules of the layers that they extend.
+"""
+
+
+def layers() -> str:
+    """What becomes of every layer and operation, out of the registry of rules."""
+    import keras
+
+    from keras_l0.analysis.decisions import decisions
+
+    groups = defaultdict(list)
+    for row in decisions():
+        kind = "Layers" if row.layer else "Operations"
+        part = f"{kind}: {'barriers' if row.barrier else 'ruled'}"
+        groups[part, row.barrier or row.summary].append(f"`{row.name}`")
+    page, last = [LAYERS.format(version=keras.__version__)], ""
+    for (part, text), names in sorted(groups.items(), key=_place):
+        if part != last:
+            text_is = "why" if part.endswith("barriers") else "rule"
+            page += ["", f"## {part}", "", f"| names | {text_is} |", "|---|---|"]
+            last = part
+        page.append(f"| {', '.join(names)} | {text} |")
+    return "\n".join(page) + "\n"
+
+
+def _place(group: tuple[tuple[str, str], list[str]]) -> tuple[bool, bool, list[str]]:
+    """Layers before operations, rules before barriers, then by name."""
+    (part, _), names = group
+    return part.startswith("Operations"), part.endswith("barriers"), names
