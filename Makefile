@@ -10,16 +10,27 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 VENV_TORCH := .venv-torch
+VENV_WHEEL := .venv-wheel
 PACKAGING := setup.cfg pyproject.toml
 # -qq: errors only.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+
+# What the wheel has to do: run the example of strip, and hold its types.
+define TRY_WHEEL
+import doctest, pathlib, keras_l0, keras_l0.rewrite
+assert "site-packages" in keras_l0.__file__, keras_l0.__file__
+assert pathlib.Path(keras_l0.__file__).with_name("py.typed").exists()
+failed, tried = doctest.testmod(keras_l0.rewrite)
+assert tried and not failed
+endef
+export TRY_WHEEL
 
 # TensorFlow logs errors only.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torch nightly lint docs notebooks venv clean
+.PHONY: help demo test test-torch nightly lint docs wheel notebooks venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -56,6 +67,18 @@ docs: $(VENV)/.docs ## build the documentation into site/, any warning is an err
 	@KERAS_BACKEND=jax NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "site/index.html is the start page"
 
+# The wheel is made of the sdist. Nothing of the checkout is there when it is tried.
+wheel: $(VENV)/.dev ## build sdist and wheel into dist/, and try the wheel in an empty environment
+	@rm -rf dist build $(VENV_WHEEL)
+	@echo "building dist/"
+	@$(VENV)/bin/python -m build . > /dev/null
+	@$(PYTHON) -m venv $(VENV_WHEEL)
+	@echo "installing the wheel into $(VENV_WHEEL)"
+	@$(VENV_WHEEL)/bin/python $(PIP_INSTALL) "$$(ls $(CURDIR)/dist/*.whl)[jax]"
+	@cd $(VENV_WHEEL) && KERAS_BACKEND=jax bin/python -I -c "$$TRY_WHEEL"
+	@KERAS_BACKEND=jax $(VENV_WHEEL)/bin/keras-l0 --version
+	@rm -r $(VENV_WHEEL)
+
 # --update keeps the identifiers of cells that did not change, so that a second run
 # writes nothing.
 notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
@@ -64,7 +87,7 @@ notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
 venv: $(VENV)/.test $(VENV)/.dev ## fill .venv with all that work on the package needs
 
 clean: ## remove the environments, the caches and what was built
-	rm -rf $(VENV) $(VENV_TORCH) build dist site *.egg-info
+	rm -rf $(VENV) $(VENV_TORCH) $(VENV_WHEEL) build dist site *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

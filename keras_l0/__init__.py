@@ -5,7 +5,8 @@ try:
 except ImportError as _error:
     raise ImportError(
         "keras_l0 needs Keras with a backend to run on: "
-        'pip install "keras-l0[tensorflow]" (or [tensorflow-cpu], [jax], [torch]). '
+        'pip install "keras-l0[tensorflow]" (or [tensorflow-cpu], [jax], [torch]), '
+        "with KERAS_BACKEND=jax or =torch in the environment for these. "
         f"Keras said: {_error}"
     ) from _error
 

@@ -138,6 +138,18 @@ def test_every_folder_is_a_package():
     assert (ROOT / "py.typed").exists()
 
 
+def test_workflows_call_targets_of_the_makefile():
+    repository = ROOT.parent
+    if not (repository / ".github").exists():
+        pytest.skip("not in a checkout")
+    targets = re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.M)
+    for workflow in (repository / ".github/workflows").glob("*.yml"):
+        text = workflow.read_text()
+        assert set(re.findall(r"run: (.*)", text)) == {"make ${{ matrix.target }}"}
+        (called,) = re.findall(r"target: \[(.*)\]", text)
+        assert set(called.split(", ")) <= set(targets)
+
+
 def imports(name, everywhere=True):
     """What a module imports: names of modules, of `from` imports both parts.
 
