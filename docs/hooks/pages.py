@@ -1,7 +1,7 @@
 """Pages of the site that are made of other files of the repository.
 
-MkDocs calls `on_config` and `on_files`; the rest is plain Python, so that tests can
-look at the pages without it.
+MkDocs calls what is named ``on_...``; the rest is plain Python, so that tests can look
+at the pages without it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def on_files(files: Any, config: Any) -> None:
     """Adds the pages that are made of other files."""
     from mkdocs.structure.files import File
 
-    made = {
-        "index.md": local("README.md"),
-        "layers.md": layers(),
-        **{name: local(name) for name in [*COPIED, *results()]},
-        **tutorials(),
-    }
+    made = {name: (ROOT / name).read_text() for name in [*COPIED, *results()]}
+    made |= {"index.md": (ROOT / "README.md").read_text(), **tutorials()}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
 
 
-def local(name: str) -> str:
-    """A file of the repository; its links to pages lead there."""
-    return (ROOT / name).read_text().replace("](docs/", "](")
+def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:
+    """Links between files of the repository become links between their pages."""
+    up = "../" * page.file.src_uri.count("/")
+    for folder in ("../", "docs/"):  # out of docs/, and into it
+        markdown = markdown.replace(f"]({up}{folder}", f"]({up}")
+    before, marker, after = markdown.partition("<!-- tables -->")
+    return before + layers() + after if marker else markdown
 
 
 def results() -> list[str]:
@@ -67,25 +67,6 @@ def cell(source: str) -> str:
     return f"```python\n{body.strip()}\n```" if body.strip() else ""
 
 
-LAYERS = """\
-# Layers and operations
-
-What `keras_l0.strip` does at each layer of Keras and each operation of `keras.ops`,
-listed from its registry of rules as this page was built, with Keras {version}.
-
-- A layer that is **ruled** is looked through: channels can be taken out in front of it
-  and behind it. If one call of it cannot be looked through after all (its channels lie
-  on another axis, say), that call is a barrier.
-- A **barrier** is rebuilt as it is, and every channel that enters it stays.
-
-`print(keras_l0.plan(model))` names the barriers of a model, and what they hold back. A
-layer that is not on this page, such as one of your own, is a barrier until you
-[register a rule](reference/rules.md) for it. Subclasses count as layers of their own.
-
-Gated layers follow the rules of the layers that they extend.
-"""
-
-
 def layers() -> str:
     """What becomes of every layer and operation, out of the registry of rules."""
     import keras
@@ -97,7 +78,7 @@ def layers() -> str:
         kind = "Layers" if row.layer else "Operations"
         part = f"{kind}: {'barriers' if row.barrier else 'ruled'}"
         groups[part, row.barrier or row.summary].append(f"`{row.name}`")
-    page, last = [LAYERS.format(version=keras.__version__)], ""
+    page, last = [f"This is the list for Keras {keras.__version__}."], ""
     for (part, text), names in sorted(groups.items(), key=_place):
         if part != last:
             text_is = "why" if part.endswith("barriers") else "rule"
