@@ -439,7 +439,11 @@ def test_closes_under_a_strong_penalty_and_stays_open_without(case):
         model = case.model(layer)
         model.compile(keras.optimizers.Adam(0.1), no_loss)
         model.fit(case.batch(8), targets(8), batch_size=2, epochs=2, verbose=0)
-        assert (values(layer.gate.test_gates) == (0 if closed else 1)).all()
+        gates = values(layer.gate.test_gates)
+        # One is held open, so that no layer dies as a whole.
+        held = min(layer.gate.options.min_units, gates.size - 1)
+        assert (gates > 0).sum() == (held if closed else gates.size)
+        assert closed or (gates == 1).all()
 
 
 @pytest.mark.distinct
