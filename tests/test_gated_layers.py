@@ -121,10 +121,12 @@ def test_open_gates_are_the_keras_layer_to_the_bit(case, use_bias):
     np.testing.assert_array_equal(values(gated(x, training=True)), expected)
     model = keras.Sequential([case.input(), gated])
     plain_model = keras.Sequential([case.input(), plain])
-    # Compiled, they are two programs, which may round differently.
-    np.testing.assert_allclose(
-        model.predict(x, verbose=0), plain_model.predict(x, verbose=0), 1e-5, 1e-6
-    )
+    found, expected = (m.predict(x, verbose=0) for m in (model, plain_model))
+    if keras.backend.backend() == "jax":
+        # Two programs, compiled without optimization (conftest.py), round differently.
+        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -434,16 +436,13 @@ def test_trains_however_it_is_compiled(case, options):
 
 @pytest.mark.distinct
 def test_closes_under_a_strong_penalty_and_stays_open_without(case):
+    options = GateOptions(noise=case.noise, min_units=0)
     for l0, closed in ((1.0, True), (0.0, False)):
-        layer = case.gated(l0=l0)
+        layer = case.gated(l0=l0, gate_options=options)
         model = case.model(layer)
         model.compile(keras.optimizers.Adam(0.1), no_loss)
         model.fit(case.batch(8), targets(8), batch_size=2, epochs=2, verbose=0)
-        gates = values(layer.gate.test_gates)
-        # One is held open, so that no layer dies as a whole.
-        held = min(layer.gate.options.min_units, gates.size - 1)
-        assert (gates > 0).sum() == (held if closed else gates.size)
-        assert closed or (gates == 1).all()
+        assert (values(layer.gate.test_gates) == (0 if closed else 1)).all()
 
 
 @pytest.mark.distinct
