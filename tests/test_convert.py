@@ -9,7 +9,14 @@ import pytest
 from keras import layers
 
 import keras_l0
-from keras_l0.layers import L0GRU, L0Gate, L0MultiHeadAttention, L0SharedGate, L0Switch
+from keras_l0.layers import (
+    L0GRU,
+    L0Gate,
+    L0MultiHeadAttention,
+    L0RecurrentSwitch,
+    L0SharedGate,
+    L0Switch,
+)
 
 CLOSED, OPEN = -9.0, 9.0
 
@@ -421,6 +428,26 @@ def test_not_built():
             ValueError,
             "one of 3 gates for each of 3 channels",
         ),
+        (
+            lambda: L0RecurrentSwitch(layers.Dense(2)),
+            TypeError,
+            "must be a SimpleRNN, an LSTM, a GRU or a Bidirectional",
+        ),
+        (
+            lambda: L0RecurrentSwitch(layers.Bidirectional(layers.GRU(2), "sum")),
+            ValueError,
+            "'concat' or None",
+        ),
+        (
+            lambda: L0RecurrentSwitch(layers.GRU(2)).build((None, 3, 2), (None, 2)),
+            ValueError,
+            "drawn once per batch",
+        ),
+        (
+            lambda: L0RecurrentSwitch(layers.GRU(2)).build((None, 3, 2), (1, 3)),
+            ValueError,
+            "one of 3 gates for each of 2 channels",
+        ),
     ],
 )
 def test_bad_arguments_of_the_layers(make, error, message):
@@ -449,16 +476,74 @@ def encoder_decoder():
     return keras.Model(x, layers.Dense(2)(layers.LSTM(5)(h, initial_state=states)))
 
 
-@pytest.mark.parametrize("build", [recurrent_residual, encoder_decoder])
-def test_masks_that_close_a_unit_together_are_charged_for_a_part_each(build):
-    gated = keras_l0.add_gates(build())
-    first, second = keras_l0.gates(gated)
-    whole = keras_l0.strip(gated, verify=False).count_params()
-    for gate in (first, second):
-        gate.assign_log_alpha([CLOSED, OPEN, OPEN, OPEN, OPEN])
-    left = keras_l0.strip(gated, verify=False).count_params()
-    assert first.cost == second.cost
-    assert first.cost + second.cost == whole - left
+def directions_in_a_stream():
+    x = keras.Input((6,), dtype="int32")
+    h = layers.Embedding(9, 6, mask_zero=True, name="embed")(x)
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")
+    h = layers.Add()([h, both(h)])
+    return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(h)))
+
+
+RECURRENT = {recurrent_residual: 5, encoder_decoder: 5, directions_in_a_stream: 3}
+
+
+def redrawn(model):
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.weights])
+    return model
+
+
+def sequences_for(model):
+    if model.input.dtype == "int32":
+        return np.array([[1, 4, 2, 0, 0, 0], [8, 3, 3, 5, 7, 1]])
+    return np.random.default_rng(0).normal(size=(3, *model.input.shape[1:]))
+
+
+@pytest.mark.parametrize("build", RECURRENT)
+def test_recurrences_that_are_tied_to_others_follow_one_mask(build, tmp_path):
+    model = redrawn(build())
+    gated = keras_l0.add_gates(model, l0=1e-3)
+    (gate,) = keras_l0.gates(gated)
+    assert gate.count == RECURRENT[build]
+    x = sequences_for(model)
+    np.testing.assert_array_equal(gated(x), model(x))
+    names = {layer.name for layer in gated.layers}
+    assert names >= {layer.name for layer in model.layers}
+    whole = keras_l0.strip(gated).count_params()
+    assert whole == model.count_params()
+    for closed in (1, 2):
+        gate.assign_log_alpha([CLOSED] * closed + [OPEN] * (gate.count - closed))
+        small = keras_l0.strip(gated)
+        np.testing.assert_allclose(small(x), gated(x), atol=1e-6)
+        assert small.count_params() == keras_l0.profile(gated).deployed.params
+        if closed == 1:
+            assert whole - small.count_params() == gate.cost
+    gated.save(tmp_path / "gated.keras")
+    again = keras.models.load_model(tmp_path / "gated.keras")
+    np.testing.assert_array_equal(again(x), gated(x))
+
+
+@pytest.mark.parametrize("build", RECURRENT)
+def test_a_mask_in_a_recurrence_is_drawn_once_a_step(build):
+    model = redrawn(build())
+    options = keras_l0.GateOptions(open_probability=0.6, noise="example")
+    gated = keras_l0.add_gates(model, gate_options=options, seed=3)
+    (shared,) = of_type(gated, L0SharedGate).values()
+    assert shared.gate.options.noise == "batch"
+    x = sequences_for(model)
+    rows = np.repeat(x[:1], 4, axis=0)
+    drawn = np.asarray(gated(rows, training=True))
+    np.testing.assert_allclose(drawn, drawn[[0] * 4], rtol=1e-5)
+    assert np.abs(drawn - gated(rows, training=True)).max() > 1e-3
+
+
+@pytest.mark.parametrize("build", RECURRENT)
+def test_a_budget_closes_units_of_tied_recurrences(build):
+    gated = keras_l0.add_gates(redrawn(build()), budget=keras_l0.Budget(params=0.7))
+    gated.compile(keras.optimizers.Adam(0.05), "mse")
+    x = np.repeat(sequences_for(gated), 8, axis=0)
+    gated.fit(x, np.zeros((len(x), 2)), batch_size=8, epochs=30, verbose=0)
+    assert keras_l0.profile(gated).deployed.params < 0.85 * gated.count_params()
 
 
 def test_a_recurrent_layer_that_is_called_twice():

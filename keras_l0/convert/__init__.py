@@ -63,11 +63,10 @@ def add_gates(
     Gates go wherever strip can remove units exactly: behind the normalization and the
     activation of a layer, on its heads (attention) or inside of its recurrence. Layers
     whose units can only go together, as those of a residual stream, share one mask,
-    which is drawn once a step and charged once; a recurrence among them keeps its gates
-    inside, a unit then goes when all of its gates are closed, and these share the
-    charge. Each gate is charged for what its removal saves in the whole model: its own
-    weights and those that read it. Output layers get none. `keras_l0.plan_gates` tells
-    all this beforehand.
+    which is drawn once a step and charged once; recurrences among them, and both
+    directions of a Bidirectional, follow it inside. Each gate is charged for what its
+    removal saves in the whole model: its own weights and those that read it. Output
+    layers get none. `keras_l0.plan_gates` tells all this beforehand.
 
     Args:
         model: A built Sequential or functional model without gates. It is left

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -17,12 +19,13 @@ from keras_l0.convert.selection import Selection, Strengths
 from keras_l0.layers import (
     GateOptions,
     L0Gate,
+    L0RecurrentSwitch,
     L0SharedGate,
     L0Switch,
     find_gates,
+    gated_parts,
     gated_twin,
 )
-from keras_l0.layers.gated import Gated
 from keras_l0.regularizers import L0
 
 
@@ -51,6 +54,7 @@ class Conversion:
         self.graph = trace(model)
         # Under the names of their first calls.
         self.layers: dict[str, Any] = {n.name: n.operation for n in self.graph.nodes}
+        self.originals = {id(layer): layer for layer in self.layers.values()}
         self.strengths.check(self.layers, model)
         for selection in filter(None, (self.chosen, self.skipped)):
             selection.check(self.layers, model)
@@ -171,42 +175,49 @@ class Conversion:
         # Only its batch size counts; those that are optional may be None.
         present = [x for x in inputs if not x._keras_history.operation.optional]
         batch = (present or inputs)[0]
-        shared: dict[int, Any] = {}
+        masks: dict[int, Any] = {}
+
+        def mask(group: Group, dtype: str) -> Any:
+            """The gates that all places of a group multiply by."""
+            if id(group) not in masks:
+                source = L0SharedGate(
+                    len(group.atoms),
+                    self._strength(group),
+                    _costs(group),
+                    self._options(group),
+                    dtype="float64" if dtype == "float64" else "float32",
+                    name=name(f"{group.steps[0].node.name}_gates"),
+                )
+                masks[id(group)] = source(batch)
+            return masks[id(group)]
 
         def gate(x: Any, group: Group, place: Any) -> Any:
             """The tensor behind its gates."""
             axis = self.analysis.channels[place.slot].axis
             axis = -1 if axis == x.ndim - 1 else axis
             dtype = keras.backend.standardize_dtype(x.dtype)
-            settings: dict[str, Any] = {
-                "l0": self._strength(group),
-                "options": self.options,
-            }
             order = np.searchsorted(group.atoms, place.atoms)
-            costs = [size.params / _masks(group) for size in group.saves]
-            one = sum(p.tensor is not None for p in group.places) == 1
             label = name(f"{place.step.node.name}_gate")
-            if one and len(set(order)) == len(order):
-                cost = _one_if_equal([costs[i] for i in order])
-                return L0Gate(axis, cost=cost, dtype=dtype, name=label, **settings)(x)
-            if id(group) not in shared:
-                first = group.steps[0].node.name
-                source = L0SharedGate(
-                    len(group.atoms),
-                    cost=_one_if_equal(costs),
-                    dtype="float64" if dtype == "float64" else "float32",
-                    name=name(f"{first}_gates"),
-                    **settings,
-                )
-                shared[id(group)] = source(batch)
-            straight = np.array_equal(order, np.arange(len(group.atoms)))
-            indices = None if straight else order.tolist()
+            if len(group.places) == 1 and len(set(order)) == len(order):
+                cost = _one_if_equal([group.saves[i].params for i in order])
+                l0 = self._strength(group)
+                return L0Gate(axis, l0, cost, self.options, dtype=dtype, name=label)(x)
+            indices = _indices(group, place.atoms)
             switch = L0Switch(axis, indices, dtype=dtype, name=label)
-            return switch(x, shared[id(group)])
+            return switch(x, mask(group, dtype))
 
+        switched = {
+            id(place.step.node.operation): group
+            for group in self.gated
+            for place in group.places
+            if place.tensor is None and _shares_mask(group)
+        }
         copies: dict[int, Any] = {}
         for node in graph.nodes:
             operation = self._copied(node, copies)
+            if (group := switched.get(id(node.operation))) is not None:
+                gates = mask(group, operation.variable_dtype)
+                operation = functools.partial(operation, gates=gates)
             results = node.call(operation, [made[t.index] for t in node.inputs])
             for tensor, x in zip(
                 node.outputs, keras.tree.flatten(results), strict=True
@@ -216,7 +227,7 @@ class Conversion:
         result = graph.rebuild(inputs, [made[t.index] for t in graph.outputs])
         for node in graph.nodes:
             if isinstance(node.operation, keras.Layer):
-                _carry(node.operation, copies[id(node.operation)])
+                self._carry(node, copies[id(node.operation)])
         if seed is not None:
             for number, one in enumerate(find_gates(result)):
                 one.reseed(seed + number)
@@ -227,49 +238,68 @@ class Conversion:
         each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
         return max(each, key=lambda strength: strength.final)
 
-    def _priced(self, twin: Any) -> Any:
-        """A layer that is gated inside, its gates charged for all that they save."""
-        group = next(
-            group
-            for group in self.gated
-            for place in group.places
-            if place.tensor is None and place.step.node.operation is twin
-        )
-        costs = _one_if_equal([size.params / _masks(group) for size in group.saves])
-        for layer in _gated_parts(twin):
-            layer.price = layer.gate.cost = costs
-        return twin
+    def _options(self, group: Group) -> GateOptions:
+        """Of a group's gates; recurrences can only take one draw for all examples."""
+        if any(place.tensor is None for place in group.places):
+            return dataclasses.replace(self.options, noise="batch")
+        return self.options
 
     def _copied(self, node: Node, copies: dict[int, Any]) -> Any:
         """The operation of a node, anew."""
         old = node.operation
         if id(old) not in copies:
             if id(old) in self.twins:
-                copies[id(old)] = self._priced(old)
+                copies[id(old)] = self._gated_inside(old, node.name)
             elif isinstance(old, keras.Layer):
                 copies[id(old)] = _made_anew(old, node.name)
             else:
                 return copied(old, node.name)
         return copies[id(old)]
 
+    def _gated_inside(self, twin: Any, name: str) -> Any:
+        """A layer whose units are gated inside: by its own gates, or by a mask."""
+        group, place = next(
+            (group, place)
+            for group in self.gated
+            for place in group.places
+            if place.tensor is None and place.step.node.operation is twin
+        )
+        if not _shares_mask(group):
+            (layer,) = gated_parts(twin)
+            layer.price = layer.gate.cost = _costs(group)
+            return twin
+        plain = _made_anew(self.originals[self.twins[id(twin)]], name)
+        # The second half, if there is one, is the other direction.
+        indices = _indices(group, place.atoms[: gated_parts(twin)[0].gate.count])
+        return L0RecurrentSwitch(plain, indices, dtype=plain.dtype_policy, name=name)
 
-def _gated_parts(twin: keras.Layer) -> list[Gated]:
-    """The layers in a layer that is gated inside, such as two directions."""
-    return [layer for layer in twin._flatten_layers() if isinstance(layer, Gated)]
+    def _carry(self, node: Node, new: Any) -> None:
+        """Gives a layer of the new model the weights that it has in the old one."""
+        old: Any = node.operation
+        if isinstance(new, L0RecurrentSwitch):
+            old, new = self.originals[self.twins[id(old)]], new.layer
+        if old is not new and old.weights:
+            new.set_weights(old.get_weights())
+            # Layers that adapt to data compute with what they derived from weights.
+            getattr(new, "finalize_state", lambda: None)()
 
 
-def _masks(group: Group) -> int:
-    """By how many masks a unit of a group is closed, which share what that saves.
+def _shares_mask(group: Group) -> bool:
+    """Whether the gates of a group act in several places, one of them inside a layer.
 
-    One for all places behind layers, and one for each layer that is gated inside.
+    The directions of a Bidirectional, which lose their units in pairs, are two places.
     """
-    behind = {place.tensor is None for place in group.places} - {True}
-    inside = {
-        id(place.step.node.operation): place.step.node.operation
-        for place in group.places
-        if place.tensor is None
-    }
-    return len(behind) + sum(len(_gated_parts(twin)) for twin in inside.values())
+    inside = {id(p.step.node.operation): p for p in group.places if p.tensor is None}
+    behind = any(place.tensor is not None for place in group.places)
+    parts = [gated_parts(place.step.node.operation) for place in inside.values()]
+    return bool(inside) and behind + sum(map(len, parts)) > 1
+
+
+def _indices(group: Group, atoms: np.ndarray) -> list[int] | None:
+    """For each of some channels the number of its gate; None if in their order."""
+    if np.array_equal(atoms, group.atoms):
+        return None
+    return np.searchsorted(group.atoms, atoms).tolist()
 
 
 def _made_anew(layer: keras.Layer, name: str) -> keras.Layer:
@@ -282,12 +312,9 @@ def _made_anew(layer: keras.Layer, name: str) -> keras.Layer:
         ) from error
 
 
-def _carry(old: Any, new: Any) -> None:
-    """Gives a layer the weights of the one that it is a copy of."""
-    if old is not new and old.weights:
-        new.set_weights(old.get_weights())
-        # Layers that adapt to data compute with what they derived from weights.
-        getattr(new, "finalize_state", lambda: None)()
+def _costs(group: Group) -> Any:
+    """What each gate of a group is charged for."""
+    return _one_if_equal([size.params for size in group.saves])
 
 
 def _one_if_equal(costs: list[float]) -> Any:

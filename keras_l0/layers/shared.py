@@ -149,15 +149,7 @@ class L0Switch(keras.layers.Layer):
         if not is_integer(axis):
             raise TypeError(f"`axis` must be an integer. Received: axis={axis!r}")
         self.axis = int(axis)
-        if indices is not None:
-            known = isinstance(indices, (Sequence, np.ndarray)) and len(indices) > 0
-            if not known or not all(map(is_integer, indices)):
-                raise TypeError(
-                    "`indices` must be a non-empty sequence of integers, or None. "
-                    f"Received: indices={indices!r}"
-                )
-            indices = [int(i) for i in indices]
-        self.indices = indices
+        self.indices = validated_indices(indices)
         self.supports_masking = True
 
     def build(self, inputs_shape: Any, gates_shape: Any) -> None:
@@ -167,19 +159,11 @@ class L0Switch(keras.layers.Layer):
                 f"`axis` of {self.name!r} must be an axis of its input other than 0. "
                 f"Received: axis={self.axis} for an input of shape {inputs_shape}"
             )
-        channels, count = inputs_shape[self.axis], gates_shape[-1]
-        chosen = range(count) if self.indices is None else self.indices
-        if len(chosen) != channels or not all(0 <= i < count for i in chosen):
-            raise ValueError(
-                f"`indices` of {self.name!r} must name one of {count} gates for each "
-                f"of {channels} channels. Received: {len(chosen)} numbers between "
-                f"{min(chosen)} and {max(chosen)}"
-            )
+        require_gate_each(self, inputs_shape[self.axis], gates_shape[-1])
         self.built = True
 
     def call(self, inputs: Any, gates: Any) -> Any:
-        if self.indices is not None:
-            gates = ops.take(gates, np.array(self.indices, "int32"), axis=-1)
+        gates = chosen_gates(gates, self.indices)
         rank = len(inputs.shape)
         axis = self.axis % rank
         shape = [gates.shape[-1] if a == axis else 1 for a in range(1, rank)]
@@ -193,3 +177,34 @@ class L0Switch(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "indices": self.indices}
+
+
+def validated_indices(indices: Any) -> list[int] | None:
+    """The numbers of gates, one per channel; raises unless they are integers."""
+    if indices is None:
+        return None
+    known = isinstance(indices, (Sequence, np.ndarray)) and len(indices) > 0
+    if not known or not all(map(is_integer, indices)):
+        raise TypeError(
+            "`indices` must be a non-empty sequence of integers, or None. "
+            f"Received: indices={indices!r}"
+        )
+    return [int(i) for i in indices]
+
+
+def require_gate_each(layer: Any, channels: int, count: int) -> None:
+    """Raises unless a layer's ``indices`` name one of the gates for each channel."""
+    chosen = range(count) if layer.indices is None else layer.indices
+    if len(chosen) != channels or not all(0 <= i < count for i in chosen):
+        raise ValueError(
+            f"`indices` of {layer.name!r} must name one of {count} gates for each "
+            f"of {channels} channels. Received: {len(chosen)} numbers between "
+            f"{min(chosen)} and {max(chosen)}"
+        )
+
+
+def chosen_gates(gates: Any, indices: Sequence[int] | None) -> Any:
+    """The gates of the channels, shape (1 or batch, channels)."""
+    if indices is None:
+        return gates
+    return ops.take(gates, np.array(indices, "int32"), axis=-1)

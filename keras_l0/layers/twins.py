@@ -9,6 +9,7 @@ import keras
 
 from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttention
 from keras_l0.layers.finding import find_gates
+from keras_l0.layers.gated import Gated
 from keras_l0.layers.options import GateOptions
 from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
 from keras_l0.regularizers import L0
@@ -59,6 +60,11 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
     for weight, values in zip(plain, layer.get_weights(), strict=True):
         weight.assign(values)
     return new
+
+
+def gated_parts(twin: keras.layers.Layer) -> list[Gated]:
+    """The layers in a layer that is gated inside, such as two directions."""
+    return [layer for layer in twin._flatten_layers() if isinstance(layer, Gated)]
 
 
 def _unbuilt(

@@ -11,7 +11,10 @@ from keras_l0.layers import (
     L0EinsumDense,
     L0Embedding,
     L0Gate,
+    L0RecurrentSwitch,
+    L0SharedGate,
     L0SimpleRNN,
+    L0Switch,
 )
 
 
@@ -685,4 +688,41 @@ def einsum_scaling_shared():
     x = keras.Input((4, 5))
     scale = layers.EinsumDense("abc,c->abc", (4, 6), bias_axes="c")
     h = layers.Add()([scale(gated()(x)), scale(L0Dense(6, "relu")(x))])
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+# Recurrences under a mask that other places share
+
+
+for _kind in (layers.SimpleRNN, layers.LSTM, layers.GRU):
+
+    @case(name=f"{_kind.__name__}_in_a_stream")
+    def in_a_stream(kind=_kind):
+        x = keras.Input((4, 3))
+        z = L0SharedGate(6)(x)
+        h = L0Switch()(layers.Dense(6)(x), z)
+        cells = kind(6, return_sequences=True, bias_initializer="normal")
+        h = layers.Add()([h, L0RecurrentSwitch(cells)(h, z)])
+        return keras.Model(x, layers.Dense(2)(h))
+
+    @case(name=f"{_kind.__name__}_hands_on_its_states")
+    def hands_on(kind=_kind):
+        x = keras.Input((4, 3))
+        z = L0SharedGate(5)(x)
+        indices = [4, 0, 2, 1, 3]
+        first = kind(5, return_state=True, return_sequences=True)
+        h, *states = L0RecurrentSwitch(first, indices)(gated()(x), z)
+        second = L0RecurrentSwitch(kind(5), indices)
+        states = states if len(states) > 1 else states[0]
+        h = second(h, z, initial_state=states)
+        return keras.Model(x, layers.Dense(2)(h))
+
+
+@case
+def directions_under_one_mask():
+    x = tokens()
+    h = layers.Embedding(5, 6, mask_zero=True)(x)
+    z = L0SharedGate(3)(x)
+    both = layers.Bidirectional(layers.GRU(3, return_sequences=True))
+    h = L0RecurrentSwitch(both)(L0Gate()(h), z)
     return keras.Model(x, layers.Dense(2)(h))

@@ -21,6 +21,7 @@ from keras_l0.analysis.rules import (
     producers,
     reading,
     recurrent,
+    recurrent_switch,
     reduction,
     shape,
     spatial,
@@ -34,6 +35,6 @@ __all__ = [
     "RULES", "Barrier", "Rule", "applications", "arithmetic", "attention", "conv",
     "conv_recurrent", "dense", "einsum", "elementwise", "embedding", "gate", "grouped",
     "merge", "moves", "norm", "ops", "pooling", "preprocessing", "producers", "reading",
-    "recurrent", "reduction", "register_strip_rule", "shape", "spatial", "splits",
-    "wrappers",
+    "recurrent", "recurrent_switch", "reduction", "register_strip_rule", "shape",
+    "spatial", "splits", "wrappers",
 ]  # fmt: skip

@@ -21,7 +21,14 @@ class PoolingRule(SpatialRule):
     *spatial_layers("GlobalMaxPooling"), *spatial_layers("GlobalAveragePooling")
 )
 class GlobalPoolingRule(SpatialRule):
-    """The maximum or mean over all positions; the position axes may go."""
+    """The maximum or mean over all positions; the position axes may go.
+
+    A mask leaves positions out of the mean, for all channels the same ones.
+    """
+
+    def only_input(self) -> Channels:
+        masked = "mask" in self.node.arguments()
+        return self.ins[0] if masked else super().only_input()
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = super().connect(atoms)

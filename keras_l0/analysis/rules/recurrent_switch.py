@@ -1,0 +1,92 @@
+"""Rules of recurrences under a mask that is drawn elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
+from keras_l0.analysis.graph import Node
+from keras_l0.analysis.logic import take
+from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.recurrent import (
+    BidirectionalRule,
+    RecurrentLayerRule,
+    RecurrentRule,
+)
+from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.layers import L0RecurrentSwitch, L0SharedGate
+
+
+@register_strip_rule(L0RecurrentSwitch)
+class SwitchedRule(RecurrentRule):
+    """A recurrence whose mask is drawn elsewhere, one for all of its directions."""
+
+    @classmethod
+    def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
+        two = isinstance(node.operation.layer, keras.layers.Bidirectional)
+        kind = SwitchedBidirectionalRule if two else SwitchedLayerRule
+        return kind(node, ins, atoms)
+
+    @property
+    def layer(self) -> Any:
+        return self.node.operation.layer
+
+    @property
+    def mask_input(self) -> int:
+        """Which input holds the gates."""
+        return self.node.arguments()["gates"][0]
+
+    @property
+    def gates(self) -> list[Any]:
+        source = self.node.inputs[self.mask_input].producer
+        if source is None or not isinstance(source.operation, L0SharedGate):
+            raise Barrier("its gates do not come from an `L0SharedGate`")
+        return [source.operation.gate]
+
+    def per_unit(self, values: Any) -> Any:
+        indices = self.node.operation.indices
+        return values if indices is None else take(values, np.array(indices))
+
+    def opened(self, gate: Any) -> list[Any]:
+        return [gate] * len(self.cells)
+
+    def ask(self, i: int, x: Flow, reads: Any) -> Demand:
+        if i == self.mask_input:
+            return Demand(0.0 * x.alive, 0.0 * x.alive)
+        return super().ask(i, x, reads)
+
+    def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
+        mask = self.mask_input
+        return [0.0 * exists if i == mask else exists for i in range(len(ins))]
+
+    def source(self, site: Site, i: int) -> Signal:
+        # The mask is not there any more.
+        return site.ins[i] if i == self.mask_input else super().source(site, i)
+
+    def called(self, layer: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
+        def plainly(
+            sequences: Any,
+            gates: Any,
+            initial_state: Any = None,
+            mask: Any = None,
+            sequences_mask: Any = None,
+            **options: Any,
+        ) -> Any:
+            if initial_state is not None:
+                options["initial_state"] = initial_state
+            elif mask is None:
+                mask = sequences_mask
+            return layer(sequences, mask=mask, **options)
+
+        return super().called(plainly, site)
+
+
+class SwitchedLayerRule(SwitchedRule, RecurrentLayerRule):
+    """SimpleRNN, LSTM and GRU under a mask that is drawn elsewhere."""
+
+
+class SwitchedBidirectionalRule(SwitchedRule, BidirectionalRule):
+    """Bidirectional under a mask that is drawn elsewhere."""
