@@ -5,6 +5,8 @@
 trains LeNet-300-100, LeNet-5-Caffe and a residual network under budgets of parameters
 and of MACs, all with one setting, appends each run to a JSON file and renders that file
 as a Markdown table. A run that the file holds already is not trained again.
+``--by-hand`` trains under strengths instead, and then once under a budget of the size
+that each of them came to: what the search for a strength would have gained.
 ``--validation`` trains on the first 55,000 images and reports the error on the other
 5,000 of the training set.
 """
@@ -37,6 +39,8 @@ TARGETS += [("macs", share) for share in (0.5, 0.25, 0.1)]
 EPOCHS = {"lenet-300-100": 20, "lenet-5": 12, "residual": 10}
 INPUTS = {"lenet-300-100": "gather", "lenet-5": "gather", "residual": "keep"}
 SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "schedule": "cosine"}
+# Prices of a parameter to choose among by hand.
+STRENGTHS = (1e-6, 3e-6, 1e-5, 3e-5)
 
 
 def residual() -> keras.Model:
@@ -59,23 +63,25 @@ def residual() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x), name="residual")
 
 
-def build(network: str, budget: keras_l0.Budget) -> keras.Model:
-    """The gated network under its budget, with logits as its output."""
+def build(network: str, budget: keras_l0.Budget | None, l0: float = 0.0) -> Any:
+    """The gated network under a budget or a strength, with logits as its output."""
     if network == "residual":
-        return keras_l0.add_gates(residual(), budget=budget)
+        return keras_l0.add_gates(residual(), l0=l0, budget=budget)
+    gated: dict[str, Any] = {"activation": "relu", "l0": l0}
     if network == "lenet-300-100":
         stack = [
-            keras.Input((784,)), L0Gate(), L0Dense(300, activation="relu"),
-            L0Dense(100, activation="relu"), layers.Dense(10),
+            keras.Input((784,)), L0Gate(l0=l0, cost=300), L0Dense(300, **gated),
+            L0Dense(100, **gated), layers.Dense(10),
         ]  # fmt: skip
     else:
         stack = [
-            keras.Input((28, 28, 1)), L0Conv2D(20, 5, activation="relu"),
-            layers.MaxPooling2D(), L0Conv2D(50, 5, activation="relu"),
-            layers.MaxPooling2D(), layers.Flatten(), L0Gate(),
-            L0Dense(500, activation="relu"), layers.Dense(10),
+            keras.Input((28, 28, 1)), L0Conv2D(20, 5, **gated),
+            layers.MaxPooling2D(), L0Conv2D(50, 5, **gated),
+            layers.MaxPooling2D(), layers.Flatten(), L0Gate(l0=l0, cost=500),
+            L0Dense(500, **gated), layers.Dense(10),
         ]  # fmt: skip
-    return keras_l0.with_budget(keras.Sequential(stack, name=network), budget)
+    model = keras.Sequential(stack, name=network)
+    return keras_l0.with_budget(model, budget) if budget else model
 
 
 def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -83,8 +89,12 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     network, inputs = key["network"], INPUTS[key["network"]]
     x, y, x_test, y_test = mnist.load(args, network == "lenet-300-100", False)
     keras.utils.set_random_seed(key["seed"])
-    budget = keras_l0.Budget(**{key["measure"]: key["target"]}, inputs=inputs)
-    model = build(network, budget)
+    by_hand = key["measure"] == "l0"
+    measure = "params" if by_hand else key["measure"]
+    budget = None
+    if not by_hand:
+        budget = keras_l0.Budget(**{measure: key["target"]}, inputs=inputs)
+    model = build(network, budget, key["target"] if by_hand else 0.0)
     steps = -(-len(x) // SETTINGS["batch_size"])
     rate = keras.optimizers.schedules.CosineDecay(
         SETTINGS["learning_rate"], steps * key["epochs"]
@@ -100,11 +110,11 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     minutes = (time.perf_counter() - start) / 60
     profile = keras_l0.profile(model, inputs)
     sizes = {
-        name: getattr(getattr(profile, name), key["measure"])
+        name: getattr(getattr(profile, name), measure)
         for name in ("dense", "expected", "deployed")
     }
     stripped = keras_l0.strip(model, inputs, budget=budget, verify=False)
-    held = getattr(keras_l0.profile(stripped, inputs).dense, key["measure"])
+    held = getattr(keras_l0.profile(stripped, inputs).dense, measure)
     return {
         **key,
         "minutes": minutes,
@@ -141,13 +151,58 @@ def render(runs: list[dict[str, Any]]) -> str:
     )
     for r in order:
         data = "validation" if r["validation"] else "test"
+        target, off = f"{r['measure']} {100 * r['target']:.3g}%", ""
+        if r["measure"] == "l0":
+            target = f"l0 {r['target']:.0e}"
+        else:
+            off = f"{100 * (r['deployed'] - r['target']):+.2f}"
         lines.append(
             f"| {r['network']} | {r['epochs']} | {r['seed']} | {data} "
-            f"| {r['measure']} {r['target']:.0%} | {r['expected']:.2%} "
-            f"| {r['deployed']:.2%} | {100 * (r['deployed'] - r['target']):+.2f} "
+            f"| {target} | {r['expected']:.2%} | {r['deployed']:.2%} | {off} "
             f"| {r['stripped']:.2%} | {r['error']:.2f} | {r['error_stripped']:.2f} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + by_hand(runs))
+
+
+def by_hand(runs: list[dict[str, Any]]) -> list[str]:
+    """Lines that set each strength against the budget of the size that it came to."""
+    alike = ("network", "seed", "epochs", "validation", "tiny")
+    rows = []
+    for hand in sorted(
+        (r for r in runs if r["measure"] == "l0"),
+        key=lambda r: (r["network"], r["target"], r["seed"]),
+    ):
+        for r in runs:
+            same = all(r[name] == hand[name] for name in alike)
+            if same and (r["measure"], r["target"]) == ("params", size_of(hand)):
+                rows.append(
+                    f"| {r['network']} | {r['seed']} "
+                    f"| {'validation' if r['validation'] else 'test'} "
+                    f"| {hand['target']:.0e} | {hand['deployed']:.2%} "
+                    f"| {r['stripped']:.2%} | {hand['error']:.2f} "
+                    f"| {r['error_stripped']:.2f} "
+                    f"| {r['error_stripped'] - hand['error']:+.2f} |"
+                )
+    if not rows:
+        return []
+    return [
+        "",
+        "## Against strengths chosen by hand",
+        "",
+        "One price of a parameter for all layers, and a budget of the size that it "
+        "came to. The best price is the one with the smallest error at a size that "
+        "suits.",
+        "",
+        "| network | seed | data | l0 | size | size under the budget | error, l0 "
+        "| error, budget | more |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def size_of(hand: dict[str, Any]) -> float:
+    """The budget that a run under a strength is compared with."""
+    return round(hand["deployed"], 4)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -157,6 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     add("--measure", nargs="+", choices=["params", "macs"], default=["params", "macs"])
     add("--target", nargs="+", type=float, help="shares; default: those of the table")
+    add("--by-hand", nargs="*", type=float, metavar="L0", help="strengths instead")
     add("--seeds", nargs="+", type=int, default=[0])
     add("--epochs", type=int, help="instead of those of the settings")
     add("--validation", action="store_true", help="hold out 5,000 training images")
@@ -172,6 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = [t for t in TARGETS if t[0] in args.measure]
     if args.target:
         wanted = [(m, share) for m in args.measure for share in args.target]
+    if args.by_hand is not None:
+        wanted = [("l0", price) for price in args.by_hand or STRENGTHS]
     for seed in args.seeds:
         for measure, target in wanted:
             for network in args.network:
@@ -184,13 +242,23 @@ def main(arguments: list[str] | None = None) -> None:
                     "validation": args.validation,
                     "tiny": args.tiny,
                 }
-                if any(key.items() <= r.items() for r in runs):
-                    continue
-                runs.append(run(key, args))
-                args.output.write_text(json.dumps(runs, indent=1) + "\n")
-                args.output.with_suffix(".md").write_text(render(runs) + "\n")
-                print(render(runs[-1:]).splitlines()[-1], flush=True)
+                done = run_once(key, runs, args)
+                if measure == "l0":
+                    key |= {"measure": "params", "target": size_of(done)}
+                    run_once(key, runs, args)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
+
+
+def run_once(key: dict[str, Any], runs: list[dict], args: argparse.Namespace) -> dict:
+    """The record of a run, made now unless it is among those made already."""
+    for r in runs:
+        if key.items() <= r.items():
+            return r
+    runs.append(run(dict(key), args))
+    args.output.write_text(json.dumps(runs, indent=1) + "\n")
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
+    print(render(runs[-1:]).splitlines()[-1], flush=True)
+    return runs[-1]
 
 
 if __name__ == "__main__":

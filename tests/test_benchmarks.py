@@ -122,6 +122,11 @@ def test_budgets_run_and_do_not_run_again(tmp_path, monkeypatch):
     assert "| lenet-300-100 | 2 | 0 | test | params 30% |" in (
         output.with_suffix(".md").read_text()
     )
+    arguments += ["--by-hand", "1e-5"]
+    budget.main(arguments)
+    _, hand, same = json.loads(output.read_text())
+    assert hand["measure"] == "l0" and same["target"] == round(hand["deployed"], 4)
+    assert "strengths chosen by hand" in output.with_suffix(".md").read_text()
     monkeypatch.setattr(budget, "run", None)
     budget.main(arguments)
     assert budget.build("residual", keras_l0.Budget(macs=0.5)).budgets
