@@ -132,6 +132,36 @@ def test_budgets_run_and_do_not_run_again(tmp_path, monkeypatch):
     assert budget.build("residual", keras_l0.Budget(macs=0.5)).budgets
 
 
+@pytest.mark.tensorflow
+def test_peers_come_to_the_same_size(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    peers = importlib.import_module("peers")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
+    arguments += ["--networks", "lenet_300_100", "--datasets", "mnist"]
+    peers.main(arguments)
+    runs = json.loads(output.read_text())
+    assert [run["method"] for run in runs] == list(peers.METHODS)
+    for run in runs:
+        assert 0.2 * run["macs_dense"] < run["macs"] <= 0.25 * run["macs_dense"]
+    assert "| lenet_300_100 | mnist | 1 | 25% |" in (
+        output.with_suffix(".md").read_text()
+    )
+    monkeypatch.setattr(peers, "run", None)
+    peers.main(arguments)
+
+
+@pytest.mark.tensorflow
+def test_units_of_every_network_can_be_ranked(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    models, ranking = map(importlib.import_module, ("models", "ranking"))
+    for build in models.NETWORKS.values():
+        model = build()
+        closed = ranking.close_lowest(model, ranking.norms, 0.4)
+        sizes = keras_l0.profile(closed)
+        assert 0.25 < sizes.deployed.macs / sizes.dense.macs <= 0.4
+
+
 def test_no_two_scripts_go_by_one_name():
     """They are imported by their bare names: one would be taken for the other."""
     folders = [
