@@ -152,6 +152,25 @@ def test_peers_come_to_the_same_size(tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow
+def test_both_tracks_of_the_paper(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    paper = importlib.import_module("paper")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
+    arguments += ["--network", "lenet-5", "--scales", "1"]
+    paper.main(arguments)
+    runs = json.loads(output.read_text())
+    assert [run["track"] for run in runs] == ["plain", "practice"]
+    plain, practice = runs
+    assert plain["error"] == plain["error_stripped"]
+    assert 0 < practice["params"] <= practice["params_keep"]
+    assert "| lenet-5 | practice | x 1 | 1 |" in output.with_suffix(".md").read_text()
+    assert output.with_suffix(".png").stat().st_size > 1000
+    monkeypatch.setattr(paper, "run", None)
+    paper.main(arguments)
+
+
+@pytest.mark.tensorflow
 def test_units_of_every_network_can_be_ranked(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     models, ranking = map(importlib.import_module, ("models", "ranking"))
