@@ -181,6 +181,16 @@ def test_units_of_every_network_can_be_ranked(monkeypatch):
         assert 0.25 < sizes.deployed.macs / sizes.dense.macs <= 0.4
 
 
+def test_results_are_those_of_the_pages(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for page in BENCHMARKS.glob("results-*.md"):
+        (tmp_path / page.name).write_text(page.read_text())
+    importlib.import_module("results").main(["--folder", str(tmp_path)])
+    assert (tmp_path / "RESULTS.md").read_text() == (
+        (BENCHMARKS / "RESULTS.md").read_text()
+    ), "python benchmarks/results.py writes it"
+
+
 def test_no_two_scripts_go_by_one_name():
     """They are imported by their bare names: one would be taken for the other."""
     folders = [
