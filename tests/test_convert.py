@@ -225,6 +225,24 @@ def test_gated_models_are_saved_and_cloned(copy, tmp_path):
         assert old.get_config() == new.get_config()
 
 
+@pytest.mark.parametrize("frozen", ["gates", "model", "argument"])
+def test_a_shared_mask_that_is_frozen_is_a_constant_in_copies_too(frozen):
+    options = keras_l0.GateOptions(open_probability=0.6)
+    if frozen == "argument":
+        x = keras.Input((3,))
+        mask = keras_l0.layers.L0SharedGate(8, l0=0.5, options=options, trainable=False)
+        model = keras.Model(x, mask(x))
+    else:
+        model = keras_l0.add_gates(residual(), l0=0.5, gate_options=options)
+        for part in keras_l0.gates(model) if frozen == "gates" else [model]:
+            part.trainable = False
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    assert copy.losses == [] and not any(g.trainable for g in keras_l0.gates(copy))
+    x = images() if frozen != "argument" else np.ones((2, 3))
+    np.testing.assert_array_equal(copy(x, training=True), copy(x, training=True))
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_dtype_policies(policy):
     before = keras.config.dtype_policy()

@@ -271,6 +271,14 @@ def test_frozen_gates_use_their_test_values(kind):
     assert not gate_in(keras.models.clone_model(model)).trainable
 
 
+def test_gates_of_dimensions_frozen_on_their_own_stay_frozen_in_copies(kind):
+    model = model_of(make(kind, l0=0.5, gate_dims=True))
+    for gate in keras_l0.gates(model)[1:]:
+        gate.trainable = False
+    heads, *dims = keras_l0.gates(keras.models.clone_model(model))
+    assert heads.trainable and dims and not any(gate.trainable for gate in dims)
+
+
 @pytest.mark.parametrize("options", [{}, {"use_gate": True}], ids=str)
 def test_closed_heads_get_no_gradient(kind, options, gradient):
     if options and "use_gate" not in plain_class(kind)(**ARGUMENTS[kind]).get_config():

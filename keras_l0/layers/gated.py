@@ -193,20 +193,19 @@ class Gated(_Layer):
             **self.plain_config(),
             "l0": keras.saving.serialize_keras_object(self.gate.regularizer),
             "gate_options": keras.saving.serialize_keras_object(self.gate.options),
-            "gate_trainable": self.gate.trainable,
+            "gates_trainable": [gate.trainable for gate in self.gates],
             **({} if self.price is None else {"gate_price": self.price}),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
-        gate_trainable = config.pop("gate_trainable", True)
+        trainable = config.pop("gates_trainable", [])
         price = config.pop("gate_price", None)
         layer = super().from_config(config)
         layer.price = price
-        if not gate_trainable:
-            for gate in layer.gates:
-                gate.trainable = False
+        for gate, one in zip(layer.gates, trainable, strict=False):
+            gate.trainable = one
         return layer
 
     def plain_config(self) -> dict[str, Any]:

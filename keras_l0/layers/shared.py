@@ -72,8 +72,9 @@ class L0SharedGate(keras.layers.Layer):
             raise ValueError(f"`units` must be positive. Received: units={units}")
         self.units = int(units)
         self.gate = L0Gate(
-            -1, l0, cost, options, seed, dtype=self.dtype_policy, name="gate"
-        )
+            -1, l0, cost, options, seed,
+            dtype=self.dtype_policy, trainable=self.trainable, name="gate",
+        )  # fmt: skip
         self.supports_masking = True
 
     @property
@@ -109,7 +110,16 @@ class L0SharedGate(keras.layers.Layer):
             **super().get_config(),
             "units": self.units,
             **{name: gate[name] for name in shared},
+            "gates_trainable": [self.gate.trainable],
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> L0SharedGate:
+        config = dict(config)
+        trainable = config.pop("gates_trainable", [True])
+        layer = cls(**config)
+        layer.gate.trainable = layer.trainable and trainable[0]
+        return layer
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
