@@ -541,6 +541,19 @@ def test_recurrences_that_are_tied_to_others_follow_one_mask(build, tmp_path):
     np.testing.assert_array_equal(again(x), gated(x))
 
 
+def test_a_stateful_recurrence_under_a_mask_starts_anew_when_it_is_told():
+    x = keras.Input(batch_shape=(2, 3, 4))
+    recur = layers.GRU(4, return_sequences=True, stateful=True, name="recur")
+    h = layers.Dense(4)(x)
+    model = keras.Model(x, layers.Dense(2)(layers.Add()([h, recur(h)])))
+    gated = keras_l0.add_gates(model)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    first, second = np.asarray(gated(x)), np.asarray(gated(x))
+    assert np.abs(first - second).max() > 1e-3
+    gated.get_layer("recur").reset_state()
+    np.testing.assert_array_equal(gated(x), first)
+
+
 @pytest.mark.parametrize("build", RECURRENT)
 def test_a_mask_in_a_recurrence_is_drawn_once_a_step(build):
     model = redrawn(build())

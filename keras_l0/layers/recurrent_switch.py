@@ -134,6 +134,13 @@ class L0RecurrentSwitch(keras.layers.Wrapper):
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         return self.layer.compute_mask(inputs, previous_mask)
 
+    def reset_state(self) -> None:
+        """Makes a stateful recurrence start anew."""
+        self.layer.reset_state()
+
+    # Keras has it by both names.
+    reset_states = reset_state
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "indices": self.indices}
 
