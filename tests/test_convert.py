@@ -125,19 +125,13 @@ def test_a_gate_costs_what_its_removal_saves(build):
     gated = keras_l0.add_gates(build())
     gates = keras_l0.gates(gated)
     whole = keras_l0.strip(gated, verify=False).count_params()
-    # The units of two directions go in pairs, each charged for a half.
-    pairs = gates[-2:] if build is sequences else []
-    for group in [[gate] for gate in gates if gate not in pairs] + [pairs]:
-        for unit in range(group[0].count if group else 0):
-            costs = 0.0
-            for gate in group:
-                closed = np.arange(gate.count) == unit
-                gate.assign_log_alpha(np.where(closed, CLOSED, OPEN))
-                costs += np.broadcast_to(gate.cost, gate.count)[unit]
+    for gate in gates:
+        for unit in range(gate.count):
+            closed = np.arange(gate.count) == unit
+            gate.assign_log_alpha(np.where(closed, CLOSED, OPEN))
             left = keras_l0.strip(gated, verify=False).count_params()
-            assert whole - left == costs
-        for gate in group:
-            gate.assign_log_alpha(OPEN)
+            assert whole - left == np.broadcast_to(gate.cost, gate.count)[unit]
+        gate.assign_log_alpha(OPEN)
 
 
 def test_prices_inside_of_layers_are_saved(tmp_path):
@@ -324,6 +318,35 @@ def test_what_is_tied_to_a_skipped_layer_gets_no_gates():
     reasons = {layer.name: layer.reason for layer in plan.ungated}
     assert reasons["stem"] == "its units are tied to those of 'narrow', skipped"
     assert {group.layers for group in plan.groups} == {("wide", "excite"), ("reduce",)}
+
+
+def depthwise(reads):
+    x = keras.Input((4, 4, 3))
+    h = layers.Conv2D(6, 1, name="widen")(x) if reads == "widen" else x
+    h = layers.DepthwiseConv2D(3, name="deep")(layers.BatchNormalization()(h))
+    h = layers.Dense(5, "relu", name="mix")(layers.GlobalAveragePooling2D()(h))
+    return keras.Model(x, layers.Dense(2, name="out")(h))
+
+
+def test_a_layer_that_follows_the_units_of_another_is_chosen_like_it():
+    def groups(**choice):
+        plan = keras_l0.plan_gates(depthwise("widen"), **choice)
+        reasons = {layer.name: layer.reason for layer in plan.ungated}
+        return [group.layers for group in plan.groups], reasons
+
+    reached, reasons = groups(skip=layers.DepthwiseConv2D)
+    assert reached == [("mix",)]
+    assert reasons["widen"] == "its units are tied to those of 'deep', skipped"
+    assert set(reasons) == {"widen", "deep", "out"}
+    assert groups(layers="deep")[0] == [("widen",)]
+    gated = keras_l0.add_gates(depthwise("widen"), {"deep": 1e-3})
+    assert [g.regularizer.l0 for g in keras_l0.gates(gated)] == [1e-3, 0]
+
+
+def test_a_layer_that_follows_the_inputs_is_named():
+    plan = keras_l0.plan_gates(depthwise("inputs"))
+    reasons = {layer.name: layer.reason for layer in plan.ungated}
+    assert reasons["deep"] == "its units are the channels that it reads, which all stay"
 
 
 def test_strengths_by_layer():

@@ -46,6 +46,8 @@ class Group:
         steps: The calls that make the units.
         reason: Why they cannot be gated; None if they can.
         saves: For each decision what its removal saves, the rest being there.
+        followers: The calls with kernels whose units go with these, such as those of
+            depthwise convolutions.
     """
 
     places: list[Place]
@@ -53,11 +55,20 @@ class Group:
     steps: list[Step]
     reason: str | None = None
     saves: list[Size] = dataclasses.field(default_factory=list)
+    followers: list[Step] = dataclasses.field(default_factory=list)
+
+    @property
+    def members(self) -> list[Step]:
+        """The calls whose units are closed by the gates."""
+        return [*self.steps, *self.followers]
 
 
 def find_groups(analysis: Analysis) -> list[Group]:
     """The units of a model as groups that share decisions, in graph order."""
-    places = list(_candidates(analysis))
+    ones = [np.ones(gate.count) for gate in analysis.gates]
+    sizes = analysis.evaluate(ones).sizes
+    sized = list(zip(analysis.steps, sizes, strict=True))
+    places = list(_candidates(analysis, [s for s, size in sized if size.params]))
     members: dict[int, list[Place]] = {}
     owner: dict[int, int] = {}
     for number, place in enumerate(places):
@@ -68,10 +79,17 @@ def find_groups(analysis: Analysis) -> list[Group]:
         owner.update(dict.fromkeys(moved, number))
     ends = [analysis.atoms(slot) for slot in analysis.output_slots]
     outputs = set(np.concatenate(ends).tolist())
+    followers: dict[int, list[Step]] = {number: [] for number in members}
+    for step, size in sized:
+        if size.params and size.macs and follows(analysis, step):
+            read = analysis.atoms(step.outs[0]).tolist()
+            for number in {owner[atom] for atom in read if atom in owner}:
+                followers[number].append(step)
     groups = []
-    for found in members.values():
+    for number, found in members.items():
         atoms = np.unique(np.concatenate([place.atoms for place in found]))
         group = Group(found, atoms, [place.step for place in found])
+        group.followers = followers[number]
         if outputs & set(atoms.tolist()):
             last = any(set(s.outs) & set(analysis.output_slots) for s in group.steps)
             group.reason = (
@@ -81,6 +99,11 @@ def find_groups(analysis: Analysis) -> list[Group]:
             )
         groups.append(group)
     return sorted(groups, key=lambda g: places.index(g.places[0]))
+
+
+def follows(analysis: Analysis, step: Step) -> bool:
+    """Whether a call's units are the channels that it reads, and none of its own."""
+    return not (step.rule.whole or analysis.own_units(step))
 
 
 def settle(analysis: Analysis, groups: Iterable[Group]) -> float:
@@ -112,17 +135,18 @@ def settle(analysis: Analysis, groups: Iterable[Group]) -> float:
     return 1.0 - analysis.kernel_params(cut) / before if before else 0.0
 
 
-def _candidates(analysis: Analysis) -> Iterable[Place]:
-    """Every place that a gate could take, if nothing spoke against it."""
-    ones = [np.ones(gate.count) for gate in analysis.gates]
-    sizes = analysis.evaluate(ones).sizes
+def _candidates(analysis: Analysis, steps: Iterable[Step]) -> Iterable[Place]:
+    """Every place that a gate could take, if nothing spoke against it.
+
+    Args:
+        analysis: The model.
+        steps: The calls with weights.
+    """
     readers: dict[int, list[Step]] = {}
     for step in analysis.steps:
         for tensor in step.node.inputs:
             readers.setdefault(tensor.index, []).append(step)
-    for step, size in zip(analysis.steps, sizes, strict=True):
-        if not size.params:
-            continue
+    for step in steps:
         for slot in analysis.own_units(step):
             atoms = analysis.atoms(slot)
             if step.rule.gates and slot == step.units:

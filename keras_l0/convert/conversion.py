@@ -12,7 +12,7 @@ import numpy as np
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import Node, copied, require_finite, trace
 from keras_l0.analysis.passes import Analysis, Step
-from keras_l0.analysis.places import Group, find_groups, settle
+from keras_l0.analysis.places import Group, find_groups, follows, settle
 from keras_l0.analysis.rules.registry import held_weights
 from keras_l0.convert.plan import GatedGroup, GatePlan, Ungated
 from keras_l0.convert.selection import Selection, Strengths
@@ -99,14 +99,14 @@ class Conversion:
 
     def _unwanted(self, group: Group) -> str | None:
         """Why a user's choice leaves a group out."""
-        names = {step.node.name: self._fits(self.skipped, step) for step in group.steps}
-        if all(names.values()):
+        names = {s.node.name: self._fits(self.skipped, s) for s in group.members}
+        if all(names[step.node.name] for step in group.steps):
             return "it is skipped"
         if any(names.values()):
             skips = ", ".join(repr(name) for name, fits in names.items() if fits)
             return f"its units are tied to those of {skips}, skipped"
         chosen = self.chosen
-        if chosen and not any(self._fits(chosen, step) for step in group.steps):
+        if chosen and not any(self._fits(chosen, step) for step in group.members):
             return "it was not selected"
         return None
 
@@ -120,20 +120,22 @@ class Conversion:
         groups = []
         gated: set[int] = set()
         for group in self.gated:
-            gated.update(id(step.node.operation) for step in group.steps)
+            gated.update(id(step.node.operation) for step in group.members)
             saves = Size(*np.mean(group.saves, axis=0).tolist())
             names = dict.fromkeys(step.node.name for step in group.steps)
             groups.append(GatedGroup(tuple(names), len(group.atoms), saves))
         reasons = {
             id(step): group.reason
             for group in self.groups
-            for step in group.steps
+            for step in group.members
             if group.reason
         }
         ungated: dict[int, Ungated] = {}
         for step, size in zip(self.analysis.steps, whole.sizes, strict=True):
             key = id(step.node.operation)
             reason = reasons.get(id(step)) or (step.rule.whole and step.rule.reason)
+            if not reason and follows(self.analysis, step):
+                reason = "its units are the channels that it reads, which all stay"
             weighty = id(step) in reasons or size.macs
             if size.params and weighty and reason and key not in gated:
                 ungated[key] = Ungated(
@@ -234,7 +236,7 @@ class Conversion:
         return result
 
     def _strength(self, group: Group) -> L0:
-        names = (step.node.name for step in group.steps)
+        names = (step.node.name for step in group.members)
         each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
         return max(each, key=lambda strength: strength.final)
 
