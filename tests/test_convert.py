@@ -428,7 +428,7 @@ class Subclassed(keras.Model):
         (chain, {"skip": [layers.LSTM]}, ValueError, "`skip` must fit layers of"),
         (chain, {"layers": 3}, TypeError, "`layers` must be a name, a pattern"),
         (chain, {"layers": [3]}, TypeError, "`layers` must hold names, patterns"),
-        (chain, {"gate_options": 3}, TypeError, "Gate options must be"),
+        (chain, {"gate_options": 3}, TypeError, "`gate_options` must be"),
         (chain, {"budget": 0.5}, TypeError, "`budget` must be a `keras_l0.Budget`"),
         (
             chain,

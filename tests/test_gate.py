@@ -304,7 +304,7 @@ def test_unknown_noise(noise):
 
 @pytest.mark.parametrize("options", [0.5, "batch", HardConcrete()])
 def test_options_that_are_none(options):
-    with pytest.raises(TypeError, match="GateOptions.*Received: "):
+    with pytest.raises(TypeError, match="`options` must be .*Received: "):
         L0Gate(options=options)
 
 

@@ -611,7 +611,7 @@ def test_quantized_policies_are_refused(case, dtype):
 
 
 def test_gate_options_of_the_wrong_type(case):
-    with pytest.raises(TypeError, match="GateOptions.*Received: 0.5"):
+    with pytest.raises(TypeError, match="`gate_options` must .*Received: 0.5"):
         case.gated(gate_options=0.5)
 
 

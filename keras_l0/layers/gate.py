@@ -88,7 +88,7 @@ class L0Gate(keras.layers.Layer):
         self.cost = validated_cost(cost)
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
-        self.options = GateOptions.get(options)
+        self.options = GateOptions.get(options, "options")
         if seed is not None and not is_integer(seed):
             raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}")
         self.seed = seed

@@ -102,7 +102,7 @@ class Gated(_Layer):
         self.gate = L0Gate(
             axis=self.gated_axis,
             l0=l0,
-            options=gate_options,
+            options=GateOptions.get(gate_options),
             dtype=self.dtype_policy,
             trainable=self.trainable,
             name="gate",

@@ -154,7 +154,7 @@ class GateOptions:
         return getattr(self.distribution, self.estimator)(log_alpha)
 
     @classmethod
-    def get(cls, identifier: Any) -> GateOptions:
+    def get(cls, identifier: Any, argument: str = "gate_options") -> GateOptions:
         """`GateOptions` from what a layer takes: None, an object or its config."""
         if identifier is None:
             return cls()
@@ -162,7 +162,7 @@ class GateOptions:
             identifier = keras.saving.deserialize_keras_object(identifier)
         if not isinstance(identifier, cls):
             raise TypeError(
-                "Gate options must be a `keras_l0.GateOptions` or None. "
+                f"`{argument}` must be a `keras_l0.GateOptions` or None. "
                 f"Received: {identifier!r} of type {type(identifier).__name__}"
             )
         return identifier
