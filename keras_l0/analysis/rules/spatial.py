@@ -14,6 +14,9 @@ from keras_l0.analysis.logic import and_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_strip_rule
 
+# What the time of a convolution depends on beside its sizes.
+CONVOLUTION = ("kernel_size", "strides", "padding", "dilation_rate")
+
 
 def channel_axis(layer: Any, tensor: Any) -> int:
     """The axis on which a layer with a ``data_format`` expects its channels."""
@@ -67,10 +70,14 @@ class SpatialRule(Rule):
 class MovingRule(SpatialRule):
     """Parts of a map, or values between those of a map."""
 
+    timing = ("cropping", "size", "interpolation")
+
 
 @register_strip_rule(*spatial_layers("ZeroPadding"))
 class PaddingRule(SpatialRule):
     """Zeros around a map: a constant channel is then one no longer."""
+
+    timing: tuple[str, ...] | None = ("padding",)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (x,) = super().connect(atoms)
@@ -94,6 +101,7 @@ class WarpingRule(PaddingRule):
     """Values between those of a map, and 0 around it."""
 
     passes_scale = False
+    timing = None
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         if getattr(self.layer, "fill_value", 0) != 0:
