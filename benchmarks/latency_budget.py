@@ -37,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 NETWORKS = {"lenet-5": models.lenet_5, "residual": budgets.residual}
 LIMITS = ("latency", "macs")
 TARGET = 0.5
-SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "images": 20_000, "epochs": 6}
+SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "images": 12_000, "epochs": 5}
 # The mean shares of gates that are open in the networks that are closed at random.
 OPEN = (0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1)
 RUNS = 1000

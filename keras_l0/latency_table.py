@@ -20,7 +20,7 @@ from keras_l0.analysis.shapes import LayerShape
 from keras_l0.analysis.timing import Span, Timing, spans
 from keras_l0.files import check_destination, write_atomically
 
-# At which shares of its channels a layer is measured, besides as few as it may have.
+# At which shares of its channels a layer is measured, besides fewest and most.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 _FORMAT = "keras_l0.LatencyTable 1"
 
@@ -144,7 +144,7 @@ class LatencyTable:
                 with a layer of this `LayerShape`, so many input channels and so many
                 outputs, in microseconds, overhead included.
             inputs: As in `keras_l0.strip`.
-            shares: The shares of its channels at which the function is asked.
+            shares: As in `keras_l0.measure_latency`.
             details: The other attributes.
         """
         entries = (
@@ -262,7 +262,7 @@ def blank_entries(
     Args:
         model: A built Sequential or functional model.
         inputs: As in `keras_l0.strip`.
-        shares: The shares of its channels at which a layer is to be measured.
+        shares: As in `keras_l0.measure_latency`.
 
     Raises:
         ValueError: If a layer has no shape by which it could be measured, or a share is
@@ -278,7 +278,9 @@ def blank_entries(
     for call in spans(Analysis(model, inputs)):
         known = counts.setdefault(call.shape, (set(), set()))
         each = call.shape.group[0] if call.shape.group else 1
-        known[0].update(_counts(call.inputs, shares, each))
+        # A kernel's time is as good as linear in its inputs: every second will do.
+        some = shares if call.shape.units is None else shares[1::2]
+        known[0].update(_counts(call.inputs, some, each))
         known[1].update(_counts(call.outputs, shares, 1))
     entries = []
     for shape, (ins, outs) in counts.items():

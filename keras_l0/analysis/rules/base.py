@@ -215,23 +215,29 @@ class Rule:
             return None
         return self.shape_of({})
 
-    def shape_of(self, options: dict[str, Any], **others: Any) -> LayerShape:
-        """The shape of the layer with what of `timing` it has.
+    def shape_of(self, options: dict[str, Any], **others: Any) -> LayerShape | None:
+        """The shape of a layer of Keras with what of `timing` it has; None of others.
 
         Args:
             options: More arguments of the layer, by name.
             others: What else `LayerShape.of` takes.
         """
+        kind: type = getattr(self.layer, "plain_class", type(self.layer))
+        if getattr(keras.layers, kind.__name__, None) is not kind:
+            return None
         names = (n for n in self.timing or () if hasattr(self.layer, n))
         held = {name: getattr(self.layer, name) for name in names} | options
         if getattr(self.layer, "data_format", None) == "channels_first":
             held["data_format"] = "channels_first"
-        kind = getattr(self.layer, "plain_class", type(self.layer))
-        positions = [
+        return LayerShape.of(kind.__name__, held, self.sizes, **others)
+
+    @property
+    def sizes(self) -> list[list[int | None]]:
+        """For each input its sizes but for batch and channels."""
+        return [
             [size for a, size in enumerate(tensor.shape) if a not in (0, c.axis)]
             for tensor, c in zip(self.node.inputs, self.ins, strict=True)
         ]
-        return LayerShape.of(kind.__name__, held, positions, **others)
 
     def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
         """What the call has to do on the channels that are kept."""

@@ -108,7 +108,8 @@ class GroupedRule(Producer):
     @property
     def shape(self) -> LayerShape | None:
         shape = super().shape
-        assert shape is not None
+        if shape is None:
+            return None
         return dataclasses.replace(shape, units=None, group=self.group)
 
     def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:

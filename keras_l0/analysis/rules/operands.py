@@ -172,10 +172,9 @@ class ArithmeticRule(Rule):
         name = type(self.layer).__name__
         if len(self.ins) < 2 or name not in _LAYERS:
             return None
-        shape = self.shape_of({})
         # Two at a time, of which a smaller one is repeated over positions.
-        largest = sorted(shape.positions, key=lambda p: math.prod(n or 1 for n in p))
-        return dataclasses.replace(shape, positions=tuple(largest[:-3:-1]))
+        smallest_first = sorted(self.sizes, key=lambda p: math.prod(n or 1 for n in p))
+        return LayerShape.of(name, {}, smallest_first[:-3:-1])
 
     def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
         times = (len(self.ins) - 1) * any_(keep[0])[0]

@@ -109,6 +109,12 @@ class WarpingRule(PaddingRule):
         return super().connect(atoms)
 
 
+class LetterboxRule(PaddingRule):
+    """Another resolution, with zeros around it."""
+
+    timing = None
+
+
 @register_strip_rule(keras.layers.Resizing)
 class ResizingRule(SpatialRule):
     """Another resolution; what is padded on the way must be zeros."""
@@ -119,7 +125,7 @@ class ResizingRule(SpatialRule):
     def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
         pads = getattr(node.operation, "pad_to_aspect_ratio", False)
         if pads and node.operation.fill_value == 0:
-            return PaddingRule(node, ins, atoms)
+            return LetterboxRule(node, ins, atoms)
         return cls(node, ins, atoms)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
