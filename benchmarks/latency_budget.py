@@ -41,6 +41,7 @@ SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "images": 12_000, "epochs"
 # The mean shares of gates that are open in the networks that are closed at random.
 OPEN = (0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1)
 RUNS = 1000
+ROUND_TO = (1, 16)
 
 
 def table_of(network: str, args: argparse.Namespace) -> keras_l0.LatencyTable:
@@ -54,7 +55,7 @@ def table_of(network: str, args: argparse.Namespace) -> keras_l0.LatencyTable:
 
 
 def trained(network: str, limit: str, args: argparse.Namespace) -> keras.Model:
-    """A network trained to a budget and stripped with it."""
+    """A network trained to a budget, with its gates."""
     path = args.models / f"{network}-{limit}.keras"
     if not path.exists():
         keras.utils.set_random_seed(args.seed)
@@ -75,12 +76,12 @@ def trained(network: str, limit: str, args: argparse.Namespace) -> keras.Model:
             jit_compile=False,
         )
         model.fit(x, y, SETTINGS["batch_size"], epochs, verbose=0)
-        keras_l0.strip(model, budget=budget).save(path)
+        model.save(path)
     return keras.models.load_model(path)
 
 
 def closed(network: str, share: float, rng: np.random.Generator) -> keras.Model:
-    """A network of which about this share of the gates is open, each layer's its own.
+    """A gated network with about this share of its gates open, of each layer its own.
 
     No layer dies: one gate of each stays open.
     """
@@ -90,7 +91,7 @@ def closed(network: str, share: float, rng: np.random.Generator) -> keras.Model:
         is_open = rng.uniform(size=gate.count) < own
         is_open[rng.integers(gate.count)] = True
         gate.assign_log_alpha(np.where(is_open, 9.0, -9.0))
-    return keras_l0.strip(model)
+    return model
 
 
 def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -98,10 +99,18 @@ def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
     table = table_of(network, args)
     rng = np.random.default_rng(args.seed)
     variants = {"dense": NETWORKS[network]()}
-    variants |= {f"{limit} {TARGET:.0%}": trained(network, limit, args)
-                 for limit in LIMITS}  # fmt: skip
-    shares = OPEN[:1] if args.tiny else OPEN
-    variants |= {f"{s:.0%} open": closed(network, s, rng) for s in shares}
+    for limit in LIMITS:
+        model = trained(network, limit, args)
+        for step in ROUND_TO:
+            variants[_name(f"{limit} {TARGET:.0%}", step)] = keras_l0.strip(
+                model, budget=model.budgets, round_to=step
+            )
+    for share in OPEN[:1] if args.tiny else OPEN:
+        model = closed(network, share, rng)
+        for step in ROUND_TO:
+            variants[_name(f"{share:.0%} open", step)] = keras_l0.strip(
+                model, round_to=step
+            )
     _, _, x_test, y_test = images.load("mnist", path=args.data, tiny=args.tiny)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +121,7 @@ def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
     for (name, model), file in zip(variants.items(), files, strict=True):
         row = {
             "variant": name,
+            "round_to": int((name.partition("round_to=")[2] or "1").rstrip("`")),
             "macs": keras_l0.profile(model).dense.macs,
             "predicted": table.estimate(model),
             "measured": 1e6 * file.latency.median,
@@ -140,6 +150,10 @@ def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _name(what: str, round_to: int) -> str:
+    return what if round_to == 1 else f"{what}, `round_to={round_to}`"
+
+
 def rank(a: list[float], b: list[float]) -> float:
     """Spearman's correlation of ranks."""
     ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
@@ -155,10 +169,10 @@ def render(records: list[dict[str, Any]]) -> str:
         f"thread, {RUNS:,} runs in turns. Predicted is the sum over the table of layer "
         "shapes (`keras_l0.measure_latency`), measured the median of the runs of the "
         "file. Shares are of the dense network, the measured ones medians over runs "
-        "side by side (between quartiles). Two networks were trained to half of the "
-        f"dense one, on {SETTINGS['images']:,} images of MNIST for "
-        f"{SETTINGS['epochs']} epochs, and stripped with their budget; of the others "
-        "gates were closed at random.",
+        "side by side (between quartiles); ranks are Spearman's correlations with the "
+        "measured latencies. Two networks were trained to half of the dense one, on "
+        f"{SETTINGS['images']:,} images of MNIST for {SETTINGS['epochs']} epochs, and "
+        "stripped with their budget; of the others gates were closed at random.",
     ]
     for record in records:
         rows = record["rows"]
@@ -180,30 +194,39 @@ def render(records: list[dict[str, Any]]) -> str:
                 f"| {row['predicted'] / dense['predicted']:.2f} "
                 f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) | {error} |"
             )
-        measured = [row["measured"] for row in rows]
-        shares = {
-            "the table": [row["predicted"] / dense["predicted"] for row in rows],
-            "MACs": [row["macs"] / dense["macs"] for row in rows],
-        }
-        told = []
-        for name, found in shares.items():
-            off = [abs(a - row["ratio"]) for a, row in zip(found, rows, strict=True)]
-            told.append(
-                f"by {name} the share of the dense latency is off by "
-                f"{np.mean(off[1:]):.3f} on average and {max(off):.3f} at most, and "
-                f"Spearman's correlation of ranks is {rank(found, measured):.3f}"
-            )
-        spread = [row["predicted"] / row["measured"] for row in rows]
         lines += [
             "",
-            f"Predicted over measured: {min(spread):.2f} to {max(spread):.2f}. "
-            f"{told[0][0].upper()}{told[0][1:]}; {told[1]}. The table has "
-            f"{record['shapes']} shapes and {record['entries']} entries; a call's "
-            f"overhead is {record['overhead']} µs. {record['device']}; commit "
+            "| networks | predicted / measured | share of dense off by: table, mean "
+            "(most) | MACs, mean (most) | ranks: table | MACs |",
+            "|---|---|---|---|---|---|",
+            *(_agreement(rows, step) for step in ROUND_TO),
+            "",
+            f"The table has {record['shapes']} shapes and {record['entries']} entries; "
+            f"a call's overhead is {record['overhead']} µs. {record['device']}; commit "
             f"{record['commit']}; "
             f"{', '.join(' '.join(pair) for pair in record['versions'].items())}.",
         ]
     return "\n".join(lines)
+
+
+def _agreement(rows: list[dict[str, Any]], round_to: int) -> str:
+    """How predictions of the stripped networks agree with measurements."""
+    dense, *stripped = (
+        row for row in rows if row["round_to"] == round_to or row is rows[0]
+    )
+    measured = [row["measured"] for row in stripped]
+    spread = [row["predicted"] / row["measured"] for row in stripped]
+    cells = [f"`round_to={round_to}`", f"{min(spread):.2f} to {max(spread):.2f}"]
+    ranks = []
+    for by in ("predicted", "macs"):
+        shares = [row[by] / dense[by] for row in stripped]
+        off = [
+            abs(share - row["ratio"])
+            for share, row in zip(shares, stripped, strict=True)
+        ]
+        cells.append(f"{np.mean(off):.3f} ({max(off):.3f})")
+        ranks.append(f"{rank(shares, measured):.3f}")
+    return f"| {' | '.join([*cells, *ranks])} |"
 
 
 def main(arguments: list[str] | None = None) -> None:

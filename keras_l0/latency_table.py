@@ -22,6 +22,8 @@ from keras_l0.files import check_destination, write_atomically
 
 # At which shares of its channels a layer is measured, besides fewest and most.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+# So many units are computed at once on most processors: beyond, time makes a step.
+_TILE = 16
 _FORMAT = "keras_l0.LatencyTable 1"
 
 
@@ -281,7 +283,8 @@ def blank_entries(
         # A kernel's time is as good as linear in its inputs: every second will do.
         some = shares if call.shape.units is None else shares[1::2]
         known[0].update(_counts(call.inputs, some, each))
-        known[1].update(_counts(call.outputs, shares, 1))
+        outputs = _counts(call.outputs, shares, 1)
+        known[1].update(n for c in outputs for n in _sides(c, call.outputs))
     entries = []
     for shape, (ins, outs) in counts.items():
         zeros = ((0.0,) * len(outs),) * len(ins)
@@ -289,6 +292,14 @@ def blank_entries(
             LatencyEntry(shape, tuple(sorted(ins)), tuple(sorted(outs)), zeros)
         )
     return entries
+
+
+def _sides(count: int, span: tuple[int, int]) -> set[int]:
+    """A number of units, of many the two beside the nearest step of the time."""
+    tile = round(count / _TILE) * _TILE
+    if count in span or not tile or tile >= span[1]:
+        return {count}
+    return {tile, tile + 1} if 4 * count >= 3 * _TILE else {count}
 
 
 def _counts(span: tuple[int, int], shares: Sequence[float], each: int) -> set[int]:

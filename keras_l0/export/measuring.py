@@ -57,8 +57,10 @@ def measure_latency(
         quantization: Of the files, as in `keras_l0.to_tflite`; none takes data.
         inputs: As in `keras_l0.strip`, of the budget that is to go by the table.
         shares: The shares of a layer's channels that are measured, besides the fewest
-            and the most that it may have; of the inputs of a kernel, in which its time
-            is as good as linear, every second one.
+            and the most that it may have. Of the inputs of a kernel, in which its time
+            is as good as linear, every second one; of its units, where these are 16 or
+            more, the two counts on both sides of the nearest multiple of 16, where time
+            makes a step.
         threads: Threads of the interpreter.
         timer: What times files instead of this machine: it gets a list of paths and
             returns as many numbers, microseconds per inference. It is called once for
