@@ -270,7 +270,7 @@ def blank_entries(
         ValueError: If a layer has no shape by which it could be measured, or a share is
             not in (0, 1].
     """
-    if not shares or not all(0 < share <= 1 for share in shares):
+    if not len(shares) or not all(0 < share <= 1 for share in shares):
         raise ValueError(
             "`shares` must be shares of a layer's channels, each in (0, 1]. "
             f"Received: shares={shares!r}"

@@ -174,7 +174,7 @@ def test_shapes_of_one_kind_share_an_entry():
     plain, gelu = table.entries
     assert (plain.shape.layer, plain.shape.options) == ("Dense", ())
     assert gelu.shape.options == (("activation", "gelu"),)
-    assert (plain.inputs, plain.outputs) == ((1, 10, 40), (1, 2, 20, 40))
+    assert (plain.inputs, plain.outputs) == ((1, 10, 40), (1, 2, 16, 17, 40))
     with pytest.raises(ValueError, match=r"`shares` must be shares.*\(0, 1\]"):
         table_of(network(), shares=(0.5, 2.0))
 

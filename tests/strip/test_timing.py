@@ -9,7 +9,7 @@ from small_models import CASES
 import keras_l0
 
 # Of all, which pass as well, as many as take a few seconds.
-GATED = [name for name, facts in CASES.items() if facts.gated][::24]
+GATED = [name for name, facts in CASES.items() if facts.gated][::40]
 
 
 def microseconds(shape, n_in, n_out):
@@ -24,6 +24,7 @@ def test_corners_are_what_the_stripped_model_takes(name):
     try:
         table = keras_l0.LatencyTable.of(model, microseconds, shares=shares)
     except ValueError as error:
+        assert "has no such shape" in str(error) or "known sizes" in str(error)
         pytest.skip(str(error))
     rng = np.random.default_rng(0)
     for gate in keras_l0.gates(model):
