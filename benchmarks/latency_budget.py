@@ -105,7 +105,7 @@ def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
             variants[_name(f"{limit} {TARGET:.0%}", step)] = keras_l0.strip(
                 model, budget=model.budgets, round_to=step
             )
-    for share in OPEN[:1] if args.tiny else OPEN:
+    for share in () if args.tiny else OPEN:
         model = closed(network, share, rng)
         for step in ROUND_TO:
             variants[_name(f"{share:.0%} open", step)] = keras_l0.strip(

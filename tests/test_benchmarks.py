@@ -200,9 +200,9 @@ def test_latencies_are_predicted_and_measured(tmp_path, monkeypatch):
     arguments += ["--models", str(models), "--output", str(output)]
     latency.main(arguments)
     (record,) = json.loads(output.read_text())
-    dense, by_latency, _, by_macs, *others = record["rows"]
+    dense, by_latency, _, by_macs, _ = record["rows"]
     variants = [row["variant"] for row in (dense, by_latency, by_macs)]
-    assert variants == ["dense", "latency 50%", "macs 50%"] and len(others) == 3
+    assert variants == ["dense", "latency 50%", "macs 50%"]
     assert by_latency["predicted"] <= 0.5 * dense["predicted"]
     assert by_macs["macs"] <= 0.5 * dense["macs"]
     page = output.with_suffix(".md").read_text()

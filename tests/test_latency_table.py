@@ -15,7 +15,7 @@ from keras_l0.analysis.grids import Grid, interpolate
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
 from keras_l0.constraints import Constraints
-from keras_l0.layers import L0Conv2D, L0Dense
+from keras_l0.layers import L0Dense
 
 
 def microseconds(shape, n_in, n_out):
@@ -195,7 +195,7 @@ def test_the_estimate_is_the_sum_of_the_entries():
 # The estimate under gates is that of the stripped model.
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_corners_are_what_the_stripped_model_takes(share):
     model = add_gates(branches())
     table = table_of(model)
@@ -397,15 +397,3 @@ def with_open(model):
     for gate in keras_l0.gates(copy):
         gate.assign_log_alpha(9.0)
     return copy
-
-
-def test_convolutions_train_under_add_gates():
-    x = keras.Input((8, 8, 1))
-    h = L0Conv2D(8, 3, activation="relu")(x)
-    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
-    budgeted = with_budget(model, Budget(latency=0.5, table=table_of(model)))
-    budgeted.compile(keras.optimizers.Adam(0.02), "mse")
-    images = np.random.default_rng(0).normal(size=(128, 8, 8, 1)).astype("float32")
-    budgeted.fit(images, images[:, :2, 0, 0], epochs=16, batch_size=16, verbose=0)
-    (limit,) = budgeted.budgets
-    assert limit.table.estimate(budgeted) < 0.6 * limit.table.estimate(model)
