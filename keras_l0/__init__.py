@@ -21,10 +21,12 @@ from keras_l0.export import (
     ExportError,
     ExportReport,
     benchmark,
+    measure_latency,
     quantize_aware,
     to_tflite,
 )
 from keras_l0.hard_concrete import HardConcrete
+from keras_l0.latency_table import LatencyTable
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
 from keras_l0.optimizers import exclude_from_weight_decay
@@ -36,9 +38,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
-    "HardConcrete", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
-    "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan",
-    "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
-    "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
-    "with_budget",
+    "HardConcrete", "LatencyTable", "Profile", "Rule", "StripPlan", "add_gates",
+    "benchmark", "calibrate", "callbacks", "exclude_from_weight_decay", "gates",
+    "layers", "measure_latency", "plan", "plan_gates", "plot_gates", "plot_history",
+    "profile", "quantize_aware", "register_strip_rule", "regularizers", "schedules",
+    "strip", "summary", "to_tflite", "with_budget",
 ]  # fmt: skip

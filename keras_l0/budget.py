@@ -11,9 +11,10 @@ import keras
 
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.hard_concrete import require_real
+from keras_l0.latency_table import LatencyTable
 from keras_l0.regularizers import L0
 
-MEASURES = ("params", "macs", "bytes")
+MEASURES = ("params", "macs", "bytes", "latency")
 # What a weight takes in a TFLite file.
 WEIGHT_BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
 
@@ -32,7 +33,11 @@ class Budget:
         bytes: Size of the TFLite file, in bytes. Training aims at an estimate of it,
             by the bytes of a weight and what each call takes beside; `strip` with a
             budget then measures the file.
-        quantization: As in `keras_l0.to_tflite`: of the file that ``bytes`` limits.
+        latency: Time of one inference, estimated by ``table``; an integer is in
+            microseconds.
+        table: The `LatencyTable` that ``latency`` goes by, of the device that counts.
+        quantization: As in `keras_l0.to_tflite`: of the file that ``bytes`` limits; if
+            ``latency`` is limited as well, that of its table.
         layers: Names of the layers whose size counts. Default: the whole model.
         inputs: As in `keras_l0.strip`: of the stripped model that is measured.
         ramp_steps: Training steps over which the limit comes down from the full size.
@@ -55,6 +60,8 @@ class Budget:
     params: float | int | None = None
     macs: float | int | None = None
     bytes: float | int | None = None
+    latency: float | int | None = None
+    table: LatencyTable | None = None
     quantization: str | None = None
     layers: tuple[str, ...] = ()
     inputs: str = "keep"
@@ -66,8 +73,8 @@ class Budget:
             _require_amount(name, getattr(self, name))
         if not self.limits:
             raise ValueError(
-                "A `Budget` must limit `params`, `macs` or `bytes`. Received: none of "
-                "them"
+                "A `Budget` must limit `params`, `macs`, `bytes` or `latency`. "
+                "Received: none of them"
             )
         if self.quantization not in WEIGHT_BYTES:
             raise ValueError(
@@ -75,6 +82,7 @@ class Budget:
                 f"{', '.join(map(repr, WEIGHT_BYTES))}. "
                 f"Received: quantization={self.quantization!r}"
             )
+        self._check_table()
         names = (self.layers,) if isinstance(self.layers, str) else self.layers
         if not isinstance(names, Iterable) or not all(
             isinstance(name, str) for name in names
@@ -108,6 +116,28 @@ class Budget:
                 f"Received: min_units={self.min_units!r}"
             )
 
+    def _check_table(self) -> None:
+        if self.table is not None and not isinstance(self.table, LatencyTable):
+            raise TypeError(
+                "`table` must be a `keras_l0.LatencyTable`; `LatencyTable.load(path)` "
+                "reads one. "
+                f"Received: table={self.table!r} of type {type(self.table).__name__}"
+            )
+        if (self.latency is None) != (self.table is None):
+            raise ValueError(
+                "`latency` and `table` must be given together; "
+                "`keras_l0.measure_latency(model)` makes a table. "
+                f"Received: latency={self.latency!r}, table={self.table!r}"
+            )
+        if self.table is None or self.bytes is None:
+            return
+        if self.table.quantization != self.quantization:
+            raise ValueError(
+                "`quantization` must be that of `table` if both `bytes` and `latency` "
+                f"are limited, of one file. Received: quantization="
+                f"{self.quantization!r}, table={self.table!r}"
+            )
+
     @property
     def limits(self) -> dict[str, float | int]:
         """What is limited, and to how much."""
@@ -132,11 +162,14 @@ class Budget:
         return identifier
 
     def get_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Budget:
-        return cls(**{**config, "layers": tuple(config["layers"])})
+        table = config.get("table")
+        if isinstance(table, dict):
+            table = keras.saving.deserialize_keras_object(table)
+        return cls(**{**config, "layers": tuple(config["layers"]), "table": table})
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")

@@ -81,6 +81,19 @@ class BudgetedModel(Functional):
             return []
         return ops.convert_to_numpy(self._multipliers).tolist()
 
+    @property
+    def latency(self) -> float | None:
+        """Microseconds that the stripped model takes by the table of a budget, if any.
+
+        If several budgets have tables, by that of the first for the whole model.
+        """
+        if not self.budgets:
+            return None
+        for one in self._constraints.each:
+            if one.timing is not None and not one.names:
+                return float(one.amount(one.share(one.analysis.test_open())))
+        return None
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training and self.trainable and self.budgets:
             self._update()

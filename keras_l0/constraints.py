@@ -13,13 +13,19 @@ from keras_l0.analysis.evaluation import Evaluation, total_size
 from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
+from keras_l0.analysis.timing import Timing
 from keras_l0.budget import Budget
 
 # A TFLite file beside its weights: the frame, and each call with its tensors.
 _FRAME_BYTES, _CALL_BYTES = 1000, 400
 
 # What is limited, in an error.
-_WORDS = {"params": "parameters", "macs": "MACs", "bytes": "bytes, by estimate,"}
+_WORDS = {
+    "params": "parameters",
+    "macs": "MACs",
+    "bytes": "bytes, by estimate,",
+    "latency": "microseconds, by estimate,",
+}
 
 
 class Constraint:
@@ -35,6 +41,10 @@ class Constraint:
     ) -> None:
         self.analysis, self.budget, self.measure = analysis, budget, measure
         self.names = analysis.named("layers", budget.layers)
+        self.timing: Timing | None = None
+        if measure == "latency":
+            assert budget.table is not None
+            self.timing = budget.table.timing(analysis, self.names)
         self.full = float(self.size(analysis.evaluate(ones(analysis))))
         if not self.full:
             raise ValueError(
@@ -43,26 +53,33 @@ class Constraint:
                 f"{measure}"
             )
         amount = budget.limits[measure]
-        self.each = 1
-        if measure != "bytes":
-            rest = 0
-        else:
-            self.each = budget.weight_bytes
-        if rest is None:
-            # The rest of the file does not shrink with the weights.
-            calls = sum(step.node.operation is not None for step in analysis.steps)
-            rest = _FRAME_BYTES + _CALL_BYTES * calls
-        self.rest = rest
+        self.each = budget.weight_bytes if measure == "bytes" else 1
+        self.rest: float = self._rest(rest)
         if isinstance(amount, float):
             amount *= self.amount(1.0)
-        self.limit = min(1.0, (amount - rest) / self.each / self.full)
+        self.limit = min(1.0, (amount - self.rest) / self.each / self.full)
+
+    def _rest(self, of_file: int | None) -> float:
+        """What does not shrink with the layers: of a file, and of a call."""
+        if self.measure == "latency" and not self.names:
+            assert self.budget.table is not None
+            return self.budget.table.overhead
+        if self.measure != "bytes":
+            return 0
+        if of_file is not None:
+            return of_file
+        steps = self.analysis.steps
+        calls = sum(step.node.operation is not None for step in steps)
+        return _FRAME_BYTES + _CALL_BYTES * calls
 
     def amount(self, share: float) -> float:
         """What a share of the full size is in what the budget limits."""
         return share * self.each * self.full + self.rest
 
     def size(self, evaluation: Evaluation) -> Any:
-        """What is measured of an evaluation: parameters (also for bytes) or MACs."""
+        """What is measured of an evaluation: parameters or bytes, MACs, time."""
+        if self.timing is not None:
+            return self.timing(evaluation)
         pairs = [
             (step, size)
             for step, size in zip(self.analysis.steps, evaluation.sizes, strict=True)

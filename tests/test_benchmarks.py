@@ -191,6 +191,26 @@ def test_results_are_those_of_the_pages(tmp_path, monkeypatch):
     ), "python benchmarks/results.py writes it"
 
 
+@pytest.mark.tensorflow
+def test_latencies_are_predicted_and_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    latency = importlib.import_module("latency_budget")
+    output, models = tmp_path / "results.json", tmp_path / "models"
+    arguments = ["--tiny", "--network", "lenet-5", "--threads", "0"]
+    arguments += ["--models", str(models), "--output", str(output)]
+    latency.main(arguments)
+    (record,) = json.loads(output.read_text())
+    dense, by_latency, _, by_macs, _ = record["rows"]
+    variants = [row["variant"] for row in (dense, by_latency, by_macs)]
+    assert variants == ["dense", "latency 50%", "macs 50%"]
+    assert by_latency["predicted"] <= 0.5 * dense["predicted"]
+    assert by_macs["macs"] <= 0.5 * dense["macs"]
+    page = output.with_suffix(".md").read_text()
+    assert "## lenet-5" in page and "| latency 50% |" in page
+    monkeypatch.setattr(latency, "run", None)
+    latency.main(arguments)
+
+
 def test_no_two_scripts_go_by_one_name():
     """They are imported by their bare names: one would be taken for the other."""
     folders = [

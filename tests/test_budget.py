@@ -58,7 +58,7 @@ def test_amounts_of_another_type(value):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({}, ValueError, "must limit `params`, `macs` or `bytes`"),
+        ({}, ValueError, "must limit `params`, `macs`, `bytes` or"),
         ({"params": 0.5, "inputs": "drop"}, ValueError, "`inputs` must be one of"),
         ({"params": 0.5, "layers": 3}, TypeError, "`layers` must be names"),
         ({"bytes": 9000, "layers": "a"}, ValueError, "`bytes` is the size of a whole"),

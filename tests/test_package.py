@@ -200,6 +200,8 @@ BELOW = {
 NEVER = {
     "convert": {"schedules", "callbacks", "rewrite", "export", "report", "cli"},
     "schedules": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
+    "files": {"layers", "analysis", "budget", "rewrite", "export", "report", "cli"},
+    "latency_table": {"convert", "budget", "rewrite", "export", "report", "cli"},
     "budget": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "callbacks": {"export", "cli", "demo"},
     "rewrite": {"callbacks", "schedules", "export", "report", "cli", "demo"},
@@ -286,10 +288,10 @@ def test_there_are_examples_to_run():
 @pytest.mark.parametrize(
     "name",
     [
-        "Budget", "ExportReport", "GateOptions", "HardConcrete", "Profile", "Rule",
-        "StripPlan", "add_gates", "benchmark", "callbacks", "gates", "layers", "plan",
-        "plan_gates", "profile", "quantize_aware", "register_strip_rule",
-        "regularizers", "strip", "to_tflite", "with_budget",
+        "Budget", "ExportReport", "GateOptions", "HardConcrete", "LatencyTable",
+        "Profile", "Rule", "StripPlan", "add_gates", "benchmark", "callbacks", "gates",
+        "layers", "measure_latency", "plan", "plan_gates", "profile", "quantize_aware",
+        "register_strip_rule", "regularizers", "strip", "to_tflite", "with_budget",
     ],
 )  # fmt: skip
 def test_what_others_rely_on_is_there(name):

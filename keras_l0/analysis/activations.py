@@ -15,6 +15,8 @@ _ELEMENTWISE = (
     "softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink threshold"
 ).split()
 _HOMOGENEOUS = ("leaky_relu", "linear", "relu")
+# What TFLite computes as part of the operation before.
+_FUSED = ("linear", "relu", "relu6")
 
 
 class Activation(NamedTuple):
@@ -31,6 +33,13 @@ class Activation(NamedTuple):
     homogeneous: bool
     at_zero: float
     function: Callable[[Any], Any]
+
+    @property
+    def separate(self) -> str | None:
+        """The function's name in Keras if it is an operation of its own in a file."""
+        name = getattr(self.function, "__name__", "")
+        own = self.function is getattr(keras.activations, name, None)
+        return name if own and name not in _FUSED else None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The function of NumPy values, by the backend, in the values' own dtype."""

@@ -206,6 +206,16 @@ class Analysis:
         gate behind its activation, and what is left of the kernels is set against what
         there was. A model without such kernels has a share of 0.
         """
+        before = self.kernel_params(self.all_open())
+        after = self.kernel_params(self.cut_to_one())
+        return 1.0 - after / before if before else 0.0
+
+    def all_open(self) -> Evaluation:
+        """What is kept with all gates open."""
+        return self.evaluate([np.ones(gate.count) for gate in self.gates])
+
+    def cut_to_one(self) -> Evaluation:
+        """What is kept if every group of units is cut to one, gated or not."""
         gated = self.ruled(lambda rule: rule.as_gated())
         first = {
             other: (gated.atoms(other) == gated.atoms(slot)[0]).astype("float64")
@@ -215,9 +225,7 @@ class Analysis:
             if np.isin(gated.atoms(other), gated.atoms(slot)).all()
         }
         ones = [np.ones(gate.count) for gate in self.gates]
-        before = self.kernel_params(self.evaluate(ones))
-        after = self.kernel_params(gated.evaluate(ones, cut=first))
-        return 1.0 - after / before if before else 0.0
+        return gated.evaluate(ones, cut=first)
 
     def ruled(self, change: Callable[[Rule], Rule]) -> Analysis:
         """The same analysis under changed rules."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_l0.analysis.grids import Grid
 from keras_l0.analysis.symbols import Tape, as_symbol
 
 
@@ -205,6 +206,14 @@ class _Machine:
         wins = self._cast(args[0] >= self.xp.take(y, data, axis=0))
         ties = self._segment_sum(wins, data, y.shape[0])
         return [wins * self.xp.take(slope / ties, data, axis=0)]
+
+    def interpolate(self, args: list[Any], data: Grid) -> Any:
+        return data.value(*args)
+
+    def interpolate_slopes(
+        self, args: list[Any], data: Grid, y: Any, slope: Any
+    ) -> list[Any]:
+        return [slope * one for one in data.slopes(*args)]
 
     def summed(self, slope: Any, value: Any) -> Any:
         """Of one element that was spread over many, the derivatives add up."""

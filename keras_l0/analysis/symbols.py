@@ -270,6 +270,13 @@ class symbolic:
         return a.tape.compute("first", a, size=len(a.known))
 
     @staticmethod
+    def interpolate(grid: Any, x: Any, y: Any) -> Any:
+        """`grids.interpolate`."""
+        tape = x.tape if isinstance(x, Symbol) else y.tape
+        found = (as_symbol(tape, one) for one in (x, y))
+        return tape.compute("interpolate", *found, data=grid, size=1)[0]
+
+    @staticmethod
     def group_any(a: Symbol, groups: np.ndarray, count: int) -> Any:
         """`logic.group_any`."""
         known = np.zeros(count)

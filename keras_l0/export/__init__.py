@@ -2,6 +2,7 @@
 
 from keras_l0.closing import measure_files_by
 from keras_l0.export.latency import Benchmark, FileBenchmark, Latency, benchmark
+from keras_l0.export.measuring import measure_latency
 from keras_l0.export.qat import QuantizeAware, quantize_aware
 from keras_l0.export.report import ExportError, ExportReport
 from keras_l0.export.targets import Placement, TargetReport
@@ -12,6 +13,6 @@ measure_files_by(file_bytes)
 
 __all__ = [
     "Benchmark", "ExportError", "ExportReport", "FileBenchmark", "Latency", "Placement",
-    "QuantizeAware", "TargetReport", "benchmark", "file_bytes", "quantize_aware",
-    "to_tflite",
+    "QuantizeAware", "TargetReport", "benchmark", "file_bytes",
+    "measure_latency", "quantize_aware", "to_tflite",
 ]  # fmt: skip

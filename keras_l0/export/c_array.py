@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from keras_l0.export.files import check_destination
+from keras_l0.files import check_destination
 
 _PER_LINE = 12
 

@@ -14,7 +14,6 @@ import numpy as np
 from keras_l0.analysis.facts import Size
 from keras_l0.export import micro
 from keras_l0.export.c_array import c_sources
-from keras_l0.export.files import write_atomically
 from keras_l0.export.flatbuffer import Op, count, float_ops, rangeless, read_ops
 from keras_l0.export.latency import quick_latency
 from keras_l0.export.options import Options
@@ -22,6 +21,7 @@ from keras_l0.export.report import ExportError, ExportReport, accuracy
 from keras_l0.export.signature import Signature
 from keras_l0.export.targets import examine
 from keras_l0.export.verify import Limits, compare, run
+from keras_l0.files import write_atomically
 from keras_l0.report import profile
 
 

@@ -16,7 +16,6 @@ from keras_l0.analysis.rounding import Disagreement, agree
 from keras_l0.export.c_array import check_c_path
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.deliver import Delivery
-from keras_l0.export.files import check_destination
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportReport
@@ -24,6 +23,7 @@ from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.tf_keras_twin import Twin, build_twin
 from keras_l0.export.verify import Limits
+from keras_l0.files import check_destination
 from keras_l0.layers import find_gates
 
 _EXAMPLES = 16

@@ -18,13 +18,13 @@ from keras_l0.export.c_array import check_c_path
 from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.deliver import Delivery
-from keras_l0.export.files import check_destination
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportReport
 from keras_l0.export.representative import read_representative
 from keras_l0.export.signature import Signature
 from keras_l0.export.verify import Limits
+from keras_l0.files import check_destination
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
 

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from keras_l0.export.files import check_destination, write_atomically
+from keras_l0.files import check_destination, write_atomically
 
 
 def test_a_file_is_written_whole(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Site
 from keras_l0.analysis.graph import Node, Tensor
-from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
+from keras_l0.analysis.logic import and_, any_, array_like, count, like, not_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.operands import (
     ArithmeticRule,
@@ -21,6 +21,7 @@ from keras_l0.analysis.rules.operands import (
     values_of,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.analysis.shapes import Work
 
 
 class SumRule(ArithmeticRule):
@@ -51,6 +52,15 @@ class SumRule(ArithmeticRule):
         # Something has to stand for a sum of nothing: the first input.
         wanted[0] = or_(wanted[0], not_(reduce(or_, wanted)))
         return [and_(exists, w) for w in wanted]
+
+    def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
+        # Of more operands than one, each is added to the sum of those before.
+        times, some, *others = [any_(one) for one in (keep[0], *keep_in)]
+        added = 0.0 * times
+        for other in others:
+            added = added + and_(some, other)
+            some = or_(some, other)
+        return Work((times * added)[0], count(keep[0]))
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         indices = [i for i, x in enumerate(site.ins) if x.tensor is not None]

@@ -3,7 +3,8 @@
 For each call in the graph the analysis makes one rule and asks it, in this order:
 `connect` (which channels are tied to which), `forward` (which channels vary, which are
 constant), `backward` (which channels are read), `operands` (which inputs must exist),
-`size` (parameters and MACs of what is kept) and, in `keras_l0.rewrite`, `constants`
+`size` (parameters and MACs of what is kept), `shape` and `work` (what its time depends
+on) and, in `keras_l0.rewrite`, `constants`
 (the values of constant channels) and `rewrite` (the same call on what is kept). All but
 the last two also run on probabilities instead of zeros and ones, with backend tensors
 instead of NumPy arrays, so they compute with `keras_l0.analysis.logic` only.
@@ -31,7 +32,8 @@ from keras_l0.analysis.facts import (
     pinned,
 )
 from keras_l0.analysis.graph import Node, copied
-from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
+from keras_l0.analysis.logic import and_, any_, array_like, count, like, not_, or_
+from keras_l0.analysis.shapes import LayerShape, Work
 
 
 class Barrier(Exception):
@@ -65,6 +67,9 @@ class Rule:
         whole: All channels of all inputs and outputs stay.
         makes_units: It has units of its own, also where an input is tied to them.
         selectable: Consumers may be given a selection of the outputs' channels.
+        timing: The layer's attributes that its time depends on beside its sizes; None
+            if it takes none to speak of, as what the converter fuses into the call
+            before it.
         ignores_training: The call does the same with ``training=True``.
         calls: The rules of all calls that use the same weights.
         outs: The channels of the outputs, and then hidden ones: sets of channels inside
@@ -78,6 +83,7 @@ class Rule:
     whole: bool = False
     selectable: bool = False
     ignores_training: bool = False
+    timing: tuple[str, ...] | None = None
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node
@@ -201,6 +207,41 @@ class Rule:
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         """Parameters and MACs of the call on the channels that are kept."""
         return Size(0.0, 0.0)
+
+    @property
+    def shape(self) -> LayerShape | None:
+        """What its time depends on beside `work`; None if it takes none to speak of."""
+        if self.timing is None:
+            return None
+        return self.shape_of({})
+
+    def shape_of(self, options: dict[str, Any], **others: Any) -> LayerShape | None:
+        """The shape of a layer of Keras with what of `timing` it has; None of others.
+
+        Args:
+            options: More arguments of the layer, by name.
+            others: What else `LayerShape.of` takes.
+        """
+        kind: type = getattr(self.layer, "plain_class", type(self.layer))
+        if getattr(keras.layers, kind.__name__, None) is not kind:
+            return None
+        names = (n for n in self.timing or () if hasattr(self.layer, n))
+        held = {name: getattr(self.layer, name) for name in names} | options
+        if getattr(self.layer, "data_format", None) == "channels_first":
+            held["data_format"] = "channels_first"
+        return LayerShape.of(kind.__name__, held, self.sizes, **others)
+
+    @property
+    def sizes(self) -> list[list[int | None]]:
+        """For each input its sizes but for batch and channels."""
+        return [
+            [size for a, size in enumerate(tensor.shape) if a not in (0, c.axis)]
+            for tensor, c in zip(self.node.inputs, self.ins, strict=True)
+        ]
+
+    def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
+        """What the call has to do on the channels that are kept."""
+        return Work(any_(keep[0])[0], count(keep_in[0]))
 
     def constants(self, site: Site) -> list[np.ndarray]:
         """For each output the values of the channels that do not vary (`Signal`).

@@ -17,7 +17,12 @@ from keras_l0.analysis.rules.grouped import GroupedRule
 from keras_l0.analysis.rules.producers import Moved, Producer
 from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.analysis.rules.spatial import channel_axis, meets_border, positions_of
+from keras_l0.analysis.rules.spatial import (
+    CONVOLUTION,
+    channel_axis,
+    meets_border,
+    positions_of,
+)
 from keras_l0.layers import (
     L0Conv1D,
     L0Conv1DTranspose,
@@ -38,6 +43,7 @@ class ConvRule(Producer):
     """A convolution; constants reach its borders where padding is read."""
 
     units_name = "filters"
+    timing = CONVOLUTION
 
     @classmethod
     def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
@@ -70,6 +76,7 @@ class GroupedConvRule(GroupedRule):
     """A grouped convolution: whole groups go."""
 
     units_name = "filters"
+    timing = CONVOLUTION
 
     def blocks(self) -> np.ndarray:
         kernel = self.kernel().astype("float64")
@@ -82,6 +89,10 @@ class GroupedConvRule(GroupedRule):
 
     def config(self, groups: int) -> dict[str, Any]:
         return {"groups": groups}
+
+    @property
+    def group(self) -> tuple[int, int]:
+        return len(self.of_input) // self.groups, self.units // self.groups
 
 
 @register_strip_rule(
@@ -97,6 +108,7 @@ class ConvTransposeRule(Producer):
     """
 
     units_name = "filters"
+    timing = (*CONVOLUTION, "output_padding")
 
     def axis(self, tensor: Any) -> int:
         return channel_axis(self.layer, tensor)
@@ -135,6 +147,7 @@ class SeparableConvRule(Producer):
     """
 
     units_name = "filters"
+    timing = (*CONVOLUTION, "depth_multiplier")
     carries = False
 
     def axis(self, tensor: Any) -> int:

@@ -12,6 +12,7 @@ from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
 from keras_l0.analysis.logic import and_, array_like, count, not_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
+from keras_l0.analysis.shapes import LayerShape
 
 
 class ElementwiseRule(Rule):
@@ -59,6 +60,8 @@ class ElementwiseRule(Rule):
 class ActivationRule(ElementwiseRule):
     """An elementwise activation without weights."""
 
+    timing = ("negative_slope", "alpha")
+
     def connect(self, atoms: Atoms) -> list[Channels]:
         self.activation = _activation(self.layer)
         if not self.activation.elementwise:
@@ -71,6 +74,15 @@ class ActivationRule(ElementwiseRule):
 
     def function(self, values: np.ndarray) -> np.ndarray:
         return self.activation(values)
+
+    @property
+    def shape(self) -> LayerShape | None:
+        if isinstance(self.layer, keras.layers.ReLU):
+            return None
+        if not isinstance(self.layer, keras.layers.Activation):
+            return self.shape_of({})
+        name = self.activation.separate
+        return None if name is None else self.shape_of({"activation": name})
 
     @property
     def passes_scale(self) -> bool:

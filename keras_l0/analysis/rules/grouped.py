@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras_l0.analysis.activations import describe
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
 from keras_l0.analysis.logic import (
     and_,
+    any_,
     array_like,
     count,
     group_any,
@@ -22,7 +24,8 @@ from keras_l0.analysis.logic import (
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.producers import Producer
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.analysis.rules.spatial import channel_axis, meets_border
+from keras_l0.analysis.rules.spatial import CONVOLUTION, channel_axis, meets_border
+from keras_l0.analysis.shapes import LayerShape, Work
 from keras_l0.layers import L0DepthwiseConv1D, L0DepthwiseConv2D
 
 
@@ -34,6 +37,8 @@ class GroupedRule(Producer):
 
     reads_all = False
     makes_all = False
+    # Of a convolution, how many channels a group reads and makes.
+    group: tuple[int, int] | None = None
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (x,) = self.ins
@@ -100,6 +105,16 @@ class GroupedRule(Producer):
         bias = n_out if self.layer.use_bias else 0.0
         return Size(weights + bias, weights * self.positions)
 
+    @property
+    def shape(self) -> LayerShape | None:
+        shape = super().shape
+        if shape is None:
+            return None
+        return dataclasses.replace(shape, units=None, group=self.group)
+
+    def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
+        return Work(any_(keep[0])[0], count(keep_in[0]))
+
     def constants(self, site: Site) -> list[np.ndarray]:
         scale = site.scale
         value = self._of(
@@ -136,6 +151,7 @@ class DepthwiseConvRule(GroupedRule):
     """Each input channel makes ``depth_multiplier`` outputs of its own."""
 
     units_name = ""
+    timing = (*CONVOLUTION, "depth_multiplier")
 
     def blocks(self) -> np.ndarray:
         return self.kernel().astype("float64")[..., np.newaxis, :]

@@ -7,6 +7,7 @@ channel of the result one of its own; one of a single channel is read by all.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any
@@ -16,8 +17,12 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Tensor
-from keras_l0.analysis.logic import and_, any_, array_like, like, not_, or_
+from keras_l0.analysis.logic import and_, any_, array_like, count, like, not_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.shapes import LayerShape, Work
+
+# Layers that compute one operation on each pair of operands.
+_LAYERS = {"Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +165,20 @@ class ArithmeticRule(Rule):
             odd = array_like(alive, self.odd.astype("float64"))
             alive, const = or_(alive, odd), and_(const, not_(odd))
         return [Flow(alive, const)]
+
+    @property
+    def shape(self) -> LayerShape | None:
+        # Operations have the names of the layers that do the same.
+        name = type(self.layer).__name__
+        if len(self.ins) < 2 or name not in _LAYERS:
+            return None
+        # Two at a time, of which a smaller one is repeated over positions.
+        smallest_first = sorted(self.sizes, key=lambda p: math.prod(n or 1 for n in p))
+        return LayerShape.of(name, {}, smallest_first[:-3:-1])
+
+    def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
+        times = (len(self.ins) - 1) * any_(keep[0])[0]
+        return Work(times, count(keep[0]))
 
     def matters(self, operand: Operand, ins: list[Flow]) -> Any:
         """Which channels of the result can feel this operand vary."""

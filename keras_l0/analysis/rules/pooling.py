@@ -16,6 +16,8 @@ from keras_l0.analysis.rules.spatial import SpatialRule, spatial_layers
 class PoolingRule(SpatialRule):
     """A window's maximum or mean. Padding takes no part in either."""
 
+    timing = ("pool_size", "strides", "padding", "output_size")
+
 
 @register_strip_rule(
     *spatial_layers("GlobalMaxPooling"), *spatial_layers("GlobalAveragePooling")
@@ -29,6 +31,8 @@ class GlobalPoolingRule(SpatialRule):
     def only_input(self) -> Channels:
         masked = "mask" in self.node.arguments()
         return self.ins[0] if masked else super().only_input()
+
+    timing = ("keepdims",)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = super().connect(atoms)

@@ -30,6 +30,7 @@ from keras_l0.analysis.logic import (
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.links import kernel_of, linked, weight_gates
 from keras_l0.analysis.rules.reading import float64
+from keras_l0.analysis.shapes import LayerShape, Work
 
 
 class Producer(Rule):
@@ -45,6 +46,7 @@ class Producer(Rule):
 
     kernel_name = "kernel"
     units_name = "units"
+    timing: tuple[str, ...] = ()
     # Whether one input channel can take over the part of another that is constant.
     carries = True
 
@@ -162,15 +164,27 @@ class Producer(Rule):
             return like(x.alive, 0.0, 1)
         return any_(and_(self.nonzero(0, x), not_(keep)))
 
-    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
-        n_out = count(keep[0])
+    def widths(self, keep_in: list[Any], keep: list[Any]) -> tuple[Any, Any]:
+        """How many channels it reads and makes."""
+        n_in = count(keep_in[0])
         if self.reads_all:
             x = self.node.inputs[0]
             channels = x.shape[self.axis(x)]
             assert channels is not None
             n_in = like(keep[0], float(channels), 1)[0]
-        else:
-            n_in = count(keep_in[0])
+        return n_in, count(keep[0])
+
+    @property
+    def shape(self) -> LayerShape | None:
+        name = self.activation.separate
+        options = {} if name is None else {"activation": name}
+        return self.shape_of(options, units=self.units_name)
+
+    def work(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Work:
+        return Work(any_(keep[0])[0], *self.widths(keep_in, keep))
+
+    def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
+        n_in, n_out = self.widths(keep_in, keep)
         weights = self.weights(n_in, n_out)
         has_bias = 1.0 if self.layer.use_bias else self.adds_bias(ins[0], keep_in[0])[0]
         return Size(weights + n_out * has_bias, weights * self.applications)

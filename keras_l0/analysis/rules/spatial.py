@@ -14,6 +14,9 @@ from keras_l0.analysis.logic import and_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_strip_rule
 
+# What the time of a convolution depends on beside its sizes.
+CONVOLUTION = ("kernel_size", "strides", "padding", "dilation_rate")
+
 
 def channel_axis(layer: Any, tensor: Any) -> int:
     """The axis on which a layer with a ``data_format`` expects its channels."""
@@ -67,10 +70,14 @@ class SpatialRule(Rule):
 class MovingRule(SpatialRule):
     """Parts of a map, or values between those of a map."""
 
+    timing = ("cropping", "size", "interpolation")
+
 
 @register_strip_rule(*spatial_layers("ZeroPadding"))
 class PaddingRule(SpatialRule):
     """Zeros around a map: a constant channel is then one no longer."""
+
+    timing: tuple[str, ...] | None = ("padding",)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (x,) = super().connect(atoms)
@@ -94,11 +101,18 @@ class WarpingRule(PaddingRule):
     """Values between those of a map, and 0 around it."""
 
     passes_scale = False
+    timing = None
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         if getattr(self.layer, "fill_value", 0) != 0:
             raise Barrier("it pads with a value other than 0")
         return super().connect(atoms)
+
+
+class LetterboxRule(PaddingRule):
+    """Another resolution, with zeros around it."""
+
+    timing = None
 
 
 @register_strip_rule(keras.layers.Resizing)
@@ -111,7 +125,7 @@ class ResizingRule(SpatialRule):
     def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
         pads = getattr(node.operation, "pad_to_aspect_ratio", False)
         if pads and node.operation.fill_value == 0:
-            return PaddingRule(node, ins, atoms)
+            return LetterboxRule(node, ins, atoms)
         return cls(node, ins, atoms)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
