@@ -1,8 +1,9 @@
 """A gated model without the channels that some closed gates leave at 0.
 
 It is the analysis and the rewrite of `strip` once more, in another mode: gates stay in
-the model, and nothing is folded, so that every weight of the result is one of the source.
-Which one, the rewrite is asked itself: it runs a second time on weights that are numbered.
+the model, and nothing is folded, so that every weight of the result is one of the
+source. Which one, the rewrite says itself: it runs once more, on weights that are
+numbered.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Narrowed:
         analysis: The analysis of the source.
         evaluation: What was kept.
         layers: Pairs of a source's layer and the new one.
-        origins: By the id of each new weight the source's weight, and for each number in
-            it the place of that number in the (flat) source's.
+        origins: By the id of each new weight the source's weight, and for each number
+            in it the place of that number in the (flat) source's.
         kept: By the id of each `L0Gate` of the source the numbers of the gates kept.
         whole: By the name of each layer that was not cut the reason.
     """
@@ -118,46 +119,45 @@ class Narrowing:
     def _origins(
         self, rewriter: _Narrower, steps: dict[int, Step]
     ) -> dict[int, tuple[Any, np.ndarray]]:
-        """`Narrowed.origins`; raises if a weight is not made of the source's."""
-        pairs = rewriter.pairs
-        weights = [w for old, _ in pairs.values() for w in old.weights]
-        bases = [_COUNTS_TO.get(w.dtype, 0) for w in weights]
-        digits = max(
-            (_digits(w, base) for w, base in zip(weights, bases, strict=True)), default=0
-        )
-        places = {key: [0] * len(new.weights) for key, (_, new) in pairs.items()}
-        for digit in range(digits):
-            with _numbered(weights, bases, digit):
-                again = _Narrower(
-                    self._left(Analysis(self.model, self.inputs, min_units=self.least)),
-                    self.evaluation,
-                )
+        """`Narrowed.origins`; raises if a weight is not made of the source's alone."""
+        weights = [w for old, _ in rewriter.pairs.values() for w in old.weights]
+        places: dict[int, Any] = {}
+        for digit in range(max(map(_digits, weights), default=0)):
+            with _numbered(weights, digit):
+                numbers = Analysis(self.model, self.inputs, min_units=self.least)
+                again = _Narrower(self._left(numbers), self.evaluation)
                 again.run()
-            for key, (old, _) in pairs.items():
-                for i, (w, new) in enumerate(
-                    zip(old.weights, again.pairs[key][1].weights, strict=True)
+            for key, (old, new) in rewriter.pairs.items():
+                found = again.pairs[key][1].weights
+                for w, target, value in zip(
+                    old.weights, new.weights, found, strict=True
                 ):
-                    base = _COUNTS_TO.get(w.dtype, 0)
-                    places[key][i] = places[key][i] + _array(new) * float(base) ** digit
+                    base = _base(w)
+                    part = base and _array(value).astype("float64") * base**digit
+                    places[id(target)] = places.get(id(target), 0) + part
         origins = {}
-        for key, (old, new) in pairs.items():
-            for w, narrow, numbers in zip(
-                old.weights, new.weights, places[key], strict=True
-            ):
-                source = _array(w).ravel()
-                if w.dtype not in _COUNTS_TO:
-                    numbers = np.arange(source.size).reshape(w.shape)
-                found = np.asarray(numbers).astype("int64")
-                if (
-                    found.shape != tuple(narrow.shape)
-                    or (found != numbers).any()
-                    or not np.isin(found, np.arange(source.size)).all()
-                    or not np.array_equal(source[found], _array(narrow))
-                ):
+        for key, (old, new) in rewriter.pairs.items():
+            for w, target in zip(old.weights, new.weights, strict=True):
+                place = _checked(w, target, places[id(target)])
+                if place is None:
                     reason = "it would take other weights, and not only fewer"
                     raise _Uncut(steps[key], reason)
-                origins[id(narrow)] = (w, found)
+                origins[id(target)] = w, place
         return origins
+
+
+def _checked(source: Any, target: Any, place: np.ndarray) -> np.ndarray | None:
+    """Where each number of a weight is in its source; None if it is not there."""
+    values, cut = _array(source).ravel(), _array(target)
+    if not _base(source):  # whole numbers and words, which nothing cuts
+        place = np.arange(values.size).reshape(source.shape)
+    whole = place.astype("int64")
+    fits = (
+        whole.shape == cut.shape
+        and (whole == place).all()
+        and np.isin(whole, np.arange(values.size)).all()
+    )
+    return whole if fits and np.array_equal(values[whole], cut) else None
 
 
 def narrow(
@@ -205,13 +205,15 @@ class _Narrower(Rewriter):
         found = np.zeros(count, bool)
         for step in analysis.steps:
             keep = self.evaluation.keep[step.units] > 0
-            drawn = step.rule.draws and analysis.gates[number] is step.node.operation.gate
+            gate = step.node.operation.gate if step.rule.draws else None
             if number in analysis.gates_of(step) and not step.rule.whole:
                 numbers = step.rule.per_unit(np.arange(count))
                 if len(numbers) == len(keep):
                     found[numbers[keep]] = True
                     continue
-            elif not (drawn and keep.any()):  # by something else than an `L0Switch`
+            elif (
+                gate is not analysis.gates[number] or not keep.any()
+            ):  # by something else than an `L0Switch`
                 continue
             found[:] = True
         return np.flatnonzero(found)
@@ -249,7 +251,9 @@ class _Narrower(Rewriter):
         weights = operation.get_weights() if is_layer else []
         new = site.build(copied(operation, step.node.name), {}, weights)
         tensors = keras.tree.flatten(step.node.call(new, [x.tensor for x in site.ins]))
-        return values, [(y, np.ones(c.size)) for y, c in zip(tensors, outs, strict=True)]
+        return values, [
+            (y, np.ones(c.size)) for y, c in zip(tensors, outs, strict=True)
+        ]
 
     def _check(self, tensor: Any, slot: int, keep: np.ndarray) -> None:
         if not self.makers[slot].rule.draws:
@@ -266,12 +270,12 @@ class _Narrower(Rewriter):
 
 
 @contextlib.contextmanager
-def _numbered(weights: list[Any], bases: list[int], digit: int) -> Iterator[None]:
+def _numbered(weights: list[Any], digit: int) -> Iterator[None]:
     """Weights whose values say where they are, for as long as one asks them."""
     values = [_array(w) for w in weights]
     try:
-        for weight, base in zip(weights, bases, strict=True):
-            if base:
+        for weight in weights:
+            if base := _base(weight):
                 numbers = np.arange(math.prod(weight.shape)) // base**digit % base
                 weight.assign(numbers.reshape(weight.shape))
         yield
@@ -280,9 +284,14 @@ def _numbered(weights: list[Any], bases: list[int], digit: int) -> Iterator[None
             weight.assign(value)
 
 
-def _digits(weight: Any, base: int) -> int:
-    """How many numbers below ``base`` tell all places in a weight apart."""
-    size, digits = math.prod(weight.shape), 1
+def _base(weight: Any) -> int:
+    """Below which whole numbers a weight can hold all; 0 if it holds no numbers."""
+    return _COUNTS_TO.get(keras.backend.standardize_dtype(weight.dtype), 0)
+
+
+def _digits(weight: Any) -> int:
+    """How many numbers below its base tell all places in a weight apart."""
+    base, size, digits = _base(weight), math.prod(weight.shape), 1
     while base and base**digits < size:
         digits += 1
     return digits

@@ -6,9 +6,6 @@ from typing import Any
 
 import keras
 
-# What `exclude_from_weight_decay` sets, and no config holds.
-_EXCLUDED = "_exclude_from_weight_decay"
-
 
 def carried(
     optimizer: Any, old: list[Any], new: list[Any], origins: dict[int, tuple]
@@ -25,11 +22,12 @@ def carried(
     Raises:
         ValueError: If its state is not one number for each number that is trained.
     """
-    result = _anew(optimizer, origins)
+    sources = {id(v): origins[id(v)][0] for v in new}
+    result = _anew(optimizer, [(v, sources[id(v)]) for v in new])
     if not optimizer.built:
         return result
     # One like the old one, to see which variable of its state is for which weight.
-    of_old, of_new = _built(_anew(optimizer, {}), old), _built(result, new)
+    of_old, of_new = _built(_anew(optimizer, []), old), _built(result, new)
     twin = dict(zip(of_old, optimizer.variables, strict=True))
     states = {key: state for key, state in twin.items() if key[0] is not None}
     for key, variable in of_new.items():
@@ -43,7 +41,7 @@ def carried(
             value = keras.ops.convert_to_numpy(state).ravel()[places]
         if value is None or value.shape != tuple(variable.shape):
             raise ValueError(
-                f"`optimizer` must keep one number for each weight, as Adam and SGD do, "
+                "`optimizer` must keep one number for each weight, as Adam does, "
                 f"or one for all. Received: {type(optimizer).__name__} with a state "
                 f"{variable.path!r} of shape {tuple(variable.shape)}"
             )
@@ -51,21 +49,32 @@ def carried(
     return result
 
 
-def _anew(optimizer: Any, origins: dict[int, tuple]) -> Any:
-    """The same optimizer without any state."""
+def _anew(optimizer: Any, pairs: list[tuple[Any, Any]]) -> Any:
+    """The same optimizer without any state.
+
+    Args:
+        optimizer: The optimizer.
+        pairs: New variables with those that they stand for.
+    """
     new = type(optimizer).from_config(optimizer.get_config())
-    ours, theirs = optimizer, new
-    while hasattr(ours, "inner_optimizer"):
-        ours, theirs = ours.inner_optimizer, theirs.inner_optimizer
-    for name in (_EXCLUDED, f"{_EXCLUDED}_pattern"):
-        if hasattr(ours, name):
-            setattr(theirs, name, getattr(ours, name))
-    if getattr(ours, _EXCLUDED, None):
-        setattr(theirs, _EXCLUDED, {
-            key for key, (source, _) in origins.items()
-            if ours._var_key(source) in getattr(ours, _EXCLUDED)
-        })  # fmt: skip
+    ours, theirs = _innermost(optimizer), _innermost(new)
+    # `exclude_from_weight_decay` sets them, and no config holds them.
+    names = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
+    if hasattr(ours, names[0]):
+        excluded = getattr(ours, names[0])
+        found = {
+            theirs._var_key(v) for v, old in pairs if ours._var_key(old) in excluded
+        }
+        setattr(theirs, names[0], found)
+        setattr(theirs, names[1], getattr(ours, names[1]))
     return new
+
+
+def _innermost(optimizer: Any) -> Any:
+    """The optimizer itself, without what scales its loss."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def _built(optimizer: Any, variables: list[Any]) -> dict[tuple, Any]:
@@ -74,9 +83,7 @@ def _built(optimizer: Any, variables: list[Any]) -> dict[tuple, Any]:
     What is for no single weight goes by None and its place among such.
     """
     keys: dict[int, tuple] = {}
-    inner = optimizer
-    while hasattr(inner, "inner_optimizer"):
-        inner = inner.inner_optimizer
+    inner = _innermost(optimizer)
     add = inner.add_variable_from_reference
 
     def recorded(reference_variable: Any, name: Any = None, **kwargs: Any) -> Any:
@@ -94,5 +101,3 @@ def _built(optimizer: Any, variables: list[Any]) -> dict[tuple, Any]:
         keys.get(id(state)) or (None, next(loose)): state
         for state in optimizer.variables
     }
-
-

@@ -125,7 +125,8 @@ class Evaluator:
         if not self.training:
             return flow
         # A layer such as a normalization learns what it makes of a channel at rest.
-        learns = not step.rule.gates and bool(getattr(step.node.operation, "weights", ()))
+        weights = getattr(step.node.operation, "weights", ())
+        learns = bool(weights) and not step.rule.gates
         passed = learns and slot not in self.analysis.own_units(step)
         odd = passed | (self.analysis.channels[slot].rest != 0)
         moving = or_(or_(flow.alive, flow.const), array_like(flow.alive, 1.0 * odd))
