@@ -151,9 +151,17 @@ def compacted(
 
 def _warn_of_whole(cut: Narrowed, gone: list[np.ndarray]) -> None:
     """Names the layers that could lose units, and do not."""
+    closed = {
+        id(gate)
+        for gate, shut in zip(cut.analysis.gates, gone, strict=True)
+        if shut.any()
+    }
     for step in cut.analysis.steps:
-        closed = any(gone[number].any() for number in cut.analysis.gates_of(step))
-        if closed and (reason := cut.whole.get(step.node.name)):
+        reason = cut.whole.get(step.node.name)
+        if not reason:
+            continue
+        inside = [*step.rule.gates, *find_gates(step.node.operation)]
+        if any(id(gate) in closed for gate in inside):
             warnings.warn(
                 f"Layer {step.node.name!r} keeps its closed units: {reason}.",
                 stacklevel=4,
