@@ -157,11 +157,11 @@ def _warn_of_whole(cut: Narrowed, gone: list[np.ndarray]) -> None:
         if shut.any()
     }
     for step in cut.analysis.steps:
-        reason = cut.whole.get(step.node.name)
-        if not reason:
-            continue
-        inside = [*step.rule.gates, *find_gates(step.node.operation)]
-        if any(id(gate) in closed for gate in inside):
+        reason, operation = cut.whole.get(step.node.name), step.node.operation
+        gates = step.rule.gates
+        if isinstance(operation, keras.Layer):
+            gates = [*gates, *find_gates(operation)]
+        if reason and any(id(gate) in closed for gate in gates):
             warnings.warn(
                 f"Layer {step.node.name!r} keeps its closed units: {reason}.",
                 stacklevel=4,
