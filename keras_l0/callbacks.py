@@ -17,10 +17,10 @@ class Density(keras.callbacks.Callback):
 
     Three values are added to the logs: ``params`` and ``macs``, the parameters and
     multiply-accumulates that `keras_l0.strip` would leave right now, and ``density``,
-    the share of the parameters with all gates open. Of a model under a budget
-    ``multiplier`` joins them, the largest price of its limits. They are read once per
-    epoch, so the cost is next to nothing; `evaluate` is left alone. Callbacks that
-    monitor one of the values come after this one in the list.
+    the share of the parameters with all gates open when training began. Of a model
+    under a budget ``multiplier`` joins them, the largest price of its limits. They are
+    read once per epoch, so the cost is next to nothing; `evaluate` is left alone.
+    Callbacks that monitor one of the values come after this one in the list.
 
     A gate that is no number any more ends the training with an error that names it.
 

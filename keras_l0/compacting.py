@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from typing import Any
 
 import keras
@@ -90,7 +91,8 @@ def fit_compacting(
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If a callback is `BackupAndRestore`, which could not put the weights
-            of a smaller model back into this one; or as `model.fit` and `compact` do.
+            of a smaller model back into this one; or as `model.fit` does. Where
+            `compact` would raise, there is a warning, and training goes on as it is.
 
     Example:
         >>> import keras, keras_l0
@@ -191,7 +193,16 @@ class _Run(keras.callbacks.Callback):
         if saving < self.chosen.min_saving or saving * left < 1:
             return
         # Now, since `fit` may do something to the weights when it is left.
-        model = compacted(self.model, gone, self.chosen.inputs, also=best)
+        try:
+            model = compacted(self.model, gone, self.chosen.inputs, also=best)
+        except (ValueError, RuntimeError) as error:
+            # What is trained so far is worth more than the time to be saved.
+            warnings.warn(
+                f"Model {self.model.name!r} trains on with all its units: {error}",
+                stacklevel=2,
+            )
+            self.done = self.chosen.times
+            return
         self.next, self.closed = (model, epoch + 1), []
         self.done += 1
         self.model.stop_training = True

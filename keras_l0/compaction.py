@@ -36,6 +36,9 @@ def compact(
     they were. A gate is charged for what it was charged for, and shares of a budget are
     shares of the full size. `fit_compacting` calls this at the right moments.
 
+    Weights that read closed units are no longer part of penalties on weights, ``l2``
+    included.
+
     What `strip` would fold away stays here, since training changes it: only channels
     that are 0, in training as in inference, are cut. Layers whose gates cannot be taken
     apart (those on weights, on inputs inside of a layer, with ``"size_matched"`` test

@@ -321,6 +321,12 @@ def test_state_that_cannot_be_cut_is_an_error():
     model.optimizer.build(model.trainable_variables)
     with pytest.raises(ValueError, match="one number for each weight.*Adafactor"):
         compact(model)
+    model.optimizer.learning_rate = 0.0
+    with pytest.warns(UserWarning, match="trains on with all its units.*Adafactor"):
+        history = fit_compacting(
+            model, *data(), 48, 4, verbose=0, compaction=Compaction(patience=1)
+        )
+    assert history.model is model and len(history.epoch) == 4
 
 
 @pytest.mark.parametrize(
