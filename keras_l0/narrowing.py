@@ -175,7 +175,13 @@ def narrow(
         try:
             return Narrowing(model, gone, inputs, whole).run()
         except _Uncut as error:
-            whole[id(error.step.node.operation)] = error.reason
+            key = id(error.step.node.operation)
+            if key in whole:
+                raise RuntimeError(
+                    f"While compacting {error.step.node.name!r}, whole as it is: "
+                    f"{error.reason}. Please report this with the model."
+                ) from error
+            whole[key] = error.reason
 
 
 class _Uncut(Exception):
@@ -201,22 +207,22 @@ class _Narrower(Rewriter):
 
     def _kept(self, number: int) -> np.ndarray:
         """The numbers of the gates in one `L0Gate` that anything kept is gated by."""
-        analysis, count = self.analysis, self.analysis.gates[number].count
-        found = np.zeros(count, bool)
+        analysis, gate = self.analysis, self.analysis.gates[number]
+        found, known = np.zeros(gate.count, bool), False
         for step in analysis.steps:
-            keep = self.evaluation.keep[step.units] > 0
-            gate = step.node.operation.gate if step.rule.draws else None
-            if number in analysis.gates_of(step) and not step.rule.whole:
-                numbers = step.rule.per_unit(np.arange(count))
+            rule, keep = step.rule, self.evaluation.keep[step.units] > 0
+            if number in analysis.gates_of(step) and not rule.whole:
+                numbers = rule.per_unit(np.arange(gate.count))
                 if len(numbers) == len(keep):
-                    found[numbers[keep]] = True
+                    found[numbers[keep]] = known = True
                     continue
-            elif (
-                gate is not analysis.gates[number] or not keep.any()
-            ):  # by something else than an `L0Switch`
+            elif number in analysis.gates_of(step):
+                known = True
+            elif not (rule.draws and step.node.operation.gate is gate):
                 continue
-            found[:] = True
-        return np.flatnonzero(found)
+            # Gates that lie on no channels, or are read by something but a switch.
+            found |= keep.any()
+        return np.flatnonzero(found | (not known))
 
     def _absorb_gates(self) -> dict[int, np.ndarray]:
         self.absorbed: set[int] = set()

@@ -230,10 +230,11 @@ class Rule:
 
     def whole_with_gates(self) -> str | None:
         """Why all channels of the call stay as long as its gates do, if so."""
-        layer = self.layer
+        layer = self.node.operation
         inside = find_gates(layer) if isinstance(layer, keras.Layer) else []
-        if inside and (self.gates != inside or not hasattr(layer, "plain_config")):
-            return "its gates are not those of its units"
+        own = self.gates == inside and hasattr(layer, "plain_config")
+        if (inside or self.gates) and not own:
+            return "its gates are not, or not only, those of its units"
         return next(filter(None, map(held_together, inside)), None)
 
     def regated(
