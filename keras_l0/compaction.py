@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.graph import deep_recursion, require_finite
+from keras_l0.analysis.graph import deep_recursion, require_finite, require_graph
 from keras_l0.budgeted import BudgetedModel, put_under
 from keras_l0.hard_concrete import require_probability
 from keras_l0.layers import find_gates
@@ -77,7 +77,7 @@ def compact(
         >>> small.layers[1].units, small.layers[1].gate.count
         (2, 2)
     """
-    require_finite(model)
+    require_graph(model)
     require_probability("max_open", max_open)
     require_inputs(inputs)
     if not find_gates(model):
@@ -126,6 +126,7 @@ def compacted(
         data: As in `compact`.
         also: Lists of values of the model's weights, which are cut in place.
     """
+    require_finite(model)
     cut = narrow(model, gone, inputs)
     _warn_of_whole(cut, gone)
     new = _like(model, cut)

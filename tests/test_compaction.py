@@ -321,12 +321,19 @@ def test_state_that_cannot_be_cut_is_an_error():
     model.optimizer.build(model.trainable_variables)
     with pytest.raises(ValueError, match="one number for each weight.*Adafactor"):
         compact(model)
-    model.optimizer.learning_rate = 0.0
-    with pytest.warns(UserWarning, match="trains on with all its units.*Adafactor"):
+
+
+def test_a_run_outlives_what_goes_wrong(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("it disagrees")
+
+    monkeypatch.setattr(keras_l0.compacting, "compacted", broken)
+    model = shaken(dense())
+    with pytest.warns(UserWarning, match="trains on with all its units: it disagrees"):
         history = fit_compacting(
-            model, *data(), 48, 4, verbose=0, compaction=Compaction(patience=1)
+            model, *data(), 48, 5, verbose=0, compaction=Compaction(patience=1)
         )
-    assert history.model is model and len(history.epoch) == 4
+    assert history.model is model and len(history.epoch) == 5
 
 
 @pytest.mark.parametrize(
