@@ -78,6 +78,8 @@ class Narrowing:
         self.whole = dict(whole or {})
         for step in analysis.steps:
             reason = None if step.rule.whole else step.rule.whole_with_gates()
+            if step.node.operation and step.node not in analysis.graph.nodes:
+                reason = "it is another layer in training"
             if reason:
                 self.whole.setdefault(id(step.node.operation), reason)
         self.analysis = self._left(analysis)
@@ -201,6 +203,7 @@ class _Narrower(Rewriter):
         # Gates in front of a layer: it calls them itself.
         fronts = (getattr(s.node.operation, "input_gate", None) for s in analysis.steps)
         self.fronts = {id(gate) for gate in fronts if gate is not None}
+        self.sources = {node.name: node.operation for node in analysis.graph.nodes}
         self.kept = {
             id(gate): self._kept(number) for number, gate in enumerate(analysis.gates)
         }
@@ -253,9 +256,9 @@ class _Narrower(Rewriter):
             return values, [(site.ins[0].tensor, site.ins[0].scale)]
         if not rule.whole:
             return values, rule.narrowed(site)
-        is_layer = isinstance(operation, keras.Layer)
-        weights = operation.get_weights() if is_layer else []
-        new = site.build(copied(operation, step.node.name), {}, weights)
+        source = self.sources[step.node.name]
+        weights = source.get_weights() if isinstance(source, keras.Layer) else []
+        new = site.build(copied(source, step.node.name), {}, weights)
         tensors = keras.tree.flatten(step.node.call(new, [x.tensor for x in site.ins]))
         return values, [
             (y, np.ones(c.size)) for y, c in zip(tensors, outs, strict=True)
@@ -269,9 +272,10 @@ class _Narrower(Rewriter):
         regated = step.rule.regated(
             kind, config, weights, lambda gate: self.kept[id(gate)]
         )
-        new, old = super()._build(step, *regated), step.node.operation
+        new = super()._build(step, *regated)
         if isinstance(new, keras.Layer):
-            self.pairs[id(old)] = (old, new)
+            source = self.sources[step.node.name]
+            self.pairs[id(step.node.operation)] = (source, new)
         return new
 
 

@@ -316,6 +316,19 @@ def test_a_layer_whose_rule_rescales_weights_stays_whole():
     assert compact(model).count_params() == model.count_params()
 
 
+def test_a_layer_that_is_another_one_in_training_stays_whole():
+    inputs = keras.Input((4,))
+    x = layers.SpectralNormalization(layers.Dense(8, activation="relu"))(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(L0Gate()(x)))
+    keras_l0.gates(model)[0].assign_log_alpha([9.0] * 4 + [CLOSED] * 4)
+    small = compact(model)
+    assert type(small.layers[1]) is layers.SpectralNormalization
+    x = images(4, (4,))
+    for _ in range(2):
+        expected, received = (array(m(x, training=True)) for m in (model, small))
+        np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
 def test_state_that_cannot_be_cut_is_an_error():
     model = shaken(dense(optimizer=keras.optimizers.Adafactor()))
     model.optimizer.build(model.trainable_variables)
