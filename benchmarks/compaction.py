@@ -67,6 +67,7 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Trains one network one way; the record of it."""
     network = key["network"]
     x, y, x_test, y_test = mnist.load(args, network == "lenet-300-100", False)
+    x, y = x[: key["images"]], y[: key["images"]]
     keras.utils.set_random_seed(key["seed"])
     model = build(network)
     steps = -(-len(x) // key["batch_size"])
@@ -113,6 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     add("--seeds", nargs="+", type=int, default=[0])
     add("--epochs", type=int, help="instead of those of the settings")
+    add("--images", type=int, default=60_000, help="how many to train on")
     add("--validation", action="store_true", help="hold out 5,000 training images")
     add("--tiny", action="store_true", help="600 images, four epochs")
     add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
@@ -132,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
                     "compaction": compaction,
                     "epochs": args.epochs or (4 if args.tiny else EPOCHS[network]),
                     "batch_size": 128,
+                    "images": args.images,
                     "validation": args.validation,
                     "tiny": args.tiny,
                 }

@@ -18,11 +18,11 @@ epoch. Gates draw other numbers once there are fewer of them, so that two runs f
 seed end near each other, not at the same weights."""
 
 HEADER = (
-    "network | epochs | seeds | CPU minutes without | with | **faster, CPU** | "
+    "network | images | epochs | seeds | CPU minutes without | with | **faster, CPU** | "
     "faster, wall | parameters without | with | error without (%) | with"
 )
 RUN_HEADER = (
-    "network | epochs | seed | compaction | minutes | CPU minutes | parameters in "
+    "network | images | epochs | seed | compaction | minutes | CPU minutes | parameters in "
     "training | parameters stripped | MACs | error (%) | commit"
 )
 
@@ -31,10 +31,11 @@ def render(runs: list[dict]) -> str:
     """The runs as Markdown: pairs, and the runs behind them."""
     groups: dict[tuple, dict[int, dict[bool, dict]]] = {}
     for r in runs:
-        seeds = groups.setdefault((r["network"], r["epochs"], r["validation"]), {})
+        run = r["network"], r["images"], r["epochs"], r["validation"]
+        seeds = groups.setdefault(run, {})
         seeds.setdefault(r["seed"], {})[r["compaction"]] = r
     rows = []
-    for (network, epochs, _), seeds in groups.items():
+    for (network, images, epochs, _), seeds in groups.items():
         pairs = [pair for pair in seeds.values() if len(pair) == 2]
         if not pairs:
             continue
@@ -47,7 +48,7 @@ def render(runs: list[dict]) -> str:
             mean[name, False] / mean[name, True] for name in ("cpu_minutes", "minutes")
         )
         rows.append(
-            f"{network} | {epochs} | {len(pairs)} | {mean['cpu_minutes', False]:.2f} | "
+            f"{network} | {images:,} | {epochs} | {len(pairs)} | {mean['cpu_minutes', False]:.2f} | "
             f"{mean['cpu_minutes', True]:.2f} | **{cpu:.2f}x** | {wall:.2f}x | "
             f"{mean['params', False]:,.0f} | {mean['params', True]:,.0f} | "
             f"{mean['error', False]:.2f} | {mean['error', True]:.2f}"
@@ -71,7 +72,7 @@ def run_row(r: dict) -> str:
         if now != before
     ]
     return (
-        f"{r['network']} | {r['epochs']} | {r['seed']} | "
+        f"{r['network']} | {r['images']:,} | {r['epochs']} | {r['seed']} | "
         f"{'yes' if r['compaction'] else 'no'} | {r['minutes']:.2f} | "
         f"{r['cpu_minutes']:.2f} | {'; '.join(sizes)} | {r['params']:,} | "
         f"{r['macs']:,} | {r['error']:.2f} | {r['commit']}"

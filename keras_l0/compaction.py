@@ -218,4 +218,6 @@ def _carry_draws(old: keras.Layer, new: keras.Layer) -> None:
     for ours, theirs in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
         for name, value in vars(ours).items():
             if isinstance(value, keras.random.SeedGenerator):
-                getattr(theirs, name).state.assign(value.state)
+                # A copy: JAX would give the buffer of one model to the other.
+                state = np.array(keras.ops.convert_to_numpy(value.state))
+                getattr(theirs, name).state.assign(state)

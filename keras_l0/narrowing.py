@@ -282,7 +282,7 @@ class _Narrower(Rewriter):
 @contextlib.contextmanager
 def _numbered(weights: list[Any], digit: int) -> Iterator[None]:
     """Weights whose values say where they are, for as long as one asks them."""
-    values = [_array(w) for w in weights]
+    values = [np.array(_array(w)) for w in weights]
     try:
         for weight in weights:
             if base := _base(weight):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def carried(
@@ -34,11 +35,11 @@ def carried(
         reference, name = key
         if reference is None:
             state = twin.get(key)
-            value = None if state is None else keras.ops.convert_to_numpy(state)
+            value = None if state is None else np.array(_array(state))
         else:
             source, places = origins[reference]
             state = states[id(source), name]
-            value = keras.ops.convert_to_numpy(state).ravel()[places]
+            value = _array(state).ravel()[places]
         if value is None or value.shape != tuple(variable.shape):
             raise ValueError(
                 "`optimizer` must keep one number for each weight, as Adam does, "
@@ -101,3 +102,7 @@ def _built(optimizer: Any, variables: list[Any]) -> dict[tuple, Any]:
         keys.get(id(state)) or (None, next(loose)): state
         for state in optimizer.variables
     }
+
+
+def _array(variable: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable)

@@ -206,7 +206,7 @@ def test_compaction_runs_and_does_not_run_again(tmp_path, monkeypatch):
     for run in runs:
         assert len(run["each_epoch"]) == 4 and 0 <= run["error"] <= 100
     table = output.with_suffix(".md").read_text()
-    assert "| lenet-300-100 | 4 | 1 |" in table and "| yes |" in table
+    assert "| lenet-300-100 | 60,000 | 4 | 1 |" in table and "| yes |" in table
     monkeypatch.setattr(compaction, "run", None)
     compaction.main(arguments)
 
