@@ -18,12 +18,12 @@ epoch. Gates draw other numbers once there are fewer of them, so that two runs f
 seed end near each other, not at the same weights."""
 
 HEADER = (
-    "network | images | epochs | seeds | CPU minutes without | with | **faster, CPU** | "
-    "faster, wall | parameters without | with | error without (%) | with"
+    "network | images | epochs | seeds | CPU minutes without | with | "
+    "**faster, CPU** | faster, wall | parameters without | with | error without (%) | with"
 )
 RUN_HEADER = (
-    "network | images | epochs | seed | compaction | minutes | CPU minutes | parameters in "
-    "training | parameters stripped | MACs | error (%) | commit"
+    "network | images | epochs | seed | compaction | minutes | CPU minutes | "
+    "parameters in training | parameters stripped | MACs | error (%) | commit"
 )
 
 
@@ -48,8 +48,8 @@ def render(runs: list[dict]) -> str:
             mean[name, False] / mean[name, True] for name in ("cpu_minutes", "minutes")
         )
         rows.append(
-            f"{network} | {images:,} | {epochs} | {len(pairs)} | {mean['cpu_minutes', False]:.2f} | "
-            f"{mean['cpu_minutes', True]:.2f} | **{cpu:.2f}x** | {wall:.2f}x | "
+            f"{network} | {images:,} | {epochs} | {len(pairs)} | "
+            f"{mean['cpu_minutes', False]:.2f} | {mean['cpu_minutes', True]:.2f} | **{cpu:.2f}x** | {wall:.2f}x | "
             f"{mean['params', False]:,.0f} | {mean['params', True]:,.0f} | "
             f"{mean['error', False]:.2f} | {mean['error', True]:.2f}"
         )
