@@ -13,10 +13,10 @@ trained with the strengths of `mnist.py`, the residual network under a budget of
 its MACs. "faster" divides the time of `model.fit` by that of `keras_l0.fit_compacting`,
 of the whole training, tracing and compaction included, over all seeds. The machine did
 other work meanwhile, so that wall-clock times wander; CPU times hardly do. In longer
-runs the last epoch counts for more. Sizes and
-errors are those of the stripped network (`"keep"`) on the test images after the last
-epoch. Gates draw other numbers once there are fewer of them, so that two runs from one
-seed end near each other, not at the same weights."""
+runs the last epoch counts for more. Sizes and errors are those of the stripped network
+(`"keep"`) on the test images after the last epoch. Gates draw other numbers once there
+are fewer of them, so that two runs from one seed end near each other, not at the same
+weights."""
 
 HEADER = (
     "network | images | epochs | seeds | CPU minutes without | with | "
