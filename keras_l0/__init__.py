@@ -16,6 +16,8 @@ from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.budget import Budget
 from keras_l0.budgeted import BudgetedModel, with_budget
 from keras_l0.calibration import calibrate
+from keras_l0.compacting import Compaction, fit_compacting
+from keras_l0.compaction import compact
 from keras_l0.convert import GatePlan, add_gates, plan_gates
 from keras_l0.export import (
     ExportError,
@@ -37,10 +39,11 @@ from keras_l0.rewrite import strip
 __version__ = "0.1.0"
 
 __all__ = [
-    "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
-    "HardConcrete", "LatencyTable", "Profile", "Rule", "StripPlan", "add_gates",
-    "benchmark", "calibrate", "callbacks", "exclude_from_weight_decay", "gates",
-    "layers", "measure_latency", "plan", "plan_gates", "plot_gates", "plot_history",
-    "profile", "quantize_aware", "register_strip_rule", "regularizers", "schedules",
-    "strip", "summary", "to_tflite", "with_budget",
+    "Budget", "BudgetedModel", "Compaction", "ExportError", "ExportReport",
+    "GateOptions", "GatePlan", "HardConcrete", "LatencyTable", "Profile", "Rule",
+    "StripPlan", "add_gates", "benchmark", "calibrate", "callbacks", "compact",
+    "exclude_from_weight_decay", "fit_compacting", "gates", "layers", "measure_latency",
+    "plan", "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
+    "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
+    "with_budget",
 ]  # fmt: skip

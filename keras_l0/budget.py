@@ -181,15 +181,24 @@ class SetByBudget(L0):
     Args:
         budgets: What the model has to fit.
         l2: As in `regularizers.L0`; it is charged as ever.
+        wide: Of a model that has lost units in training what it was before
+            (`Constraints.wide`): limits that are shares are shares of that.
     """
 
-    def __init__(self, budgets: Sequence[Any], l2: float = 0.0) -> None:
+    def __init__(
+        self,
+        budgets: Sequence[Any],
+        l2: float = 0.0,
+        wide: Sequence[Sequence[float]] | None = None,
+    ) -> None:
         super().__init__(0.0, l2)
         self.budgets = tuple(map(Budget.get, budgets))
+        self.wide = wide
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
-        return {"budgets": [serialize(b) for b in self.budgets], "l2": self.l2}
+        config = {"budgets": [serialize(b) for b in self.budgets], "l2": self.l2}
+        return config if self.wide is None else {**config, "wide": self.wide}
 
 
 def as_budgets(budget: Any) -> tuple[Budget, ...]:

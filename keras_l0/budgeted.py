@@ -75,6 +75,11 @@ class BudgetedModel(Functional):
         return [self._multipliers, self._progress, self._prices]
 
     @property
+    def wide(self) -> list[list[float]] | None:
+        """What the limits' shares are shares of (`Constraints.wide`)."""
+        return self._constraints.wide if self.budgets else None
+
+    @property
     def multiplier(self) -> list[float]:
         """The Lagrange multiplier of each limit; 0 where the size is as wanted."""
         if not self.budgets:
@@ -257,11 +262,21 @@ def copy_of(model: keras.Model) -> keras.Model:
     return copy
 
 
-def put_under(budgets: Sequence[Budget], model: keras.Model) -> BudgetedModel:
-    """The same layers as a model under budgets, which have been checked."""
+def put_under(
+    budgets: Sequence[Budget],
+    model: keras.Model,
+    wide: list[list[float]] | None = None,
+) -> BudgetedModel:
+    """The same layers as a model under budgets, which have been checked.
+
+    Args:
+        budgets: What the model has to fit.
+        model: A gated model.
+        wide: As in `Constraints`.
+    """
     held = max(budget.min_units for budget in budgets)
     for gate in find_gates(model):
-        gate.regularizer = SetByBudget(budgets, gate.regularizer.l2)
+        gate.regularizer = SetByBudget(budgets, gate.regularizer.l2, wide)
         gate.options = dataclasses.replace(gate.options, min_units=held)
     with deep_recursion(len(model.operations)):
         return BudgetedModel(model.input, model.output, name=model.name)

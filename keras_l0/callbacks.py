@@ -17,9 +17,10 @@ class Density(keras.callbacks.Callback):
 
     Three values are added to the logs: ``params`` and ``macs``, the parameters and
     multiply-accumulates that `keras_l0.strip` would leave right now, and ``density``,
-    the share of the parameters with all gates open. Of a model under a budget
-    ``multiplier`` joins them, the largest price of its limits, and under one of latency
-    ``latency``, the microseconds that its table says of the stripped model. They are
+    the share of the parameters with all gates open when training began. Of a model
+    under a budget ``multiplier`` joins them, the largest price of its limits, and under
+    one of latency ``latency``, the microseconds that its table says of the stripped
+    model. They are
     read once per epoch, so the cost is next to nothing; `evaluate` is left alone.
     Callbacks that monitor one of the values come after this one in the list.
 
@@ -43,9 +44,11 @@ class Density(keras.callbacks.Callback):
         super().__init__()
         self.inputs = inputs
         self._values: dict[str, float] = {}
+        # The parameters with all gates open, when training began.
+        self._dense = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._values = {}
+        self._values, self._dense = {}, 0.0
         if self.model.built:
             self._measure()
 
@@ -66,10 +69,12 @@ class Density(keras.callbacks.Callback):
         require_finite_gates(self.model)
         # Anew each time: what a closed channel is at rest moves with the statistics.
         analysis = Analysis(self.model, self.inputs)
-        dense = analysis.evaluate([np.ones(gate.count) for gate in analysis.gates])
+        if not self._dense:  # Once: units may leave the model while it trains.
+            ones = [np.ones(gate.count) for gate in analysis.gates]
+            self._dense = float(analysis.evaluate(ones).total.params)
         total = analysis.evaluate(analysis.test_open()).total
         self._values = {
-            "density": float(total.params) / float(dense.total.params),
+            "density": float(total.params) / self._dense,
             "params": round(float(total.params)),
             "macs": round(float(total.macs)),
         }

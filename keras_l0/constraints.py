@@ -37,7 +37,12 @@ class Constraint:
     """
 
     def __init__(
-        self, analysis: Analysis, budget: Budget, measure: str, rest: int | None
+        self,
+        analysis: Analysis,
+        budget: Budget,
+        measure: str,
+        rest: int | None,
+        full: float | None = None,
     ) -> None:
         self.analysis, self.budget, self.measure = analysis, budget, measure
         self.names = analysis.named("layers", budget.layers)
@@ -45,7 +50,7 @@ class Constraint:
         if measure == "latency":
             assert budget.table is not None
             self.timing = budget.table.timing(analysis, self.names)
-        self.full = float(self.size(analysis.evaluate(ones(analysis))))
+        self.full = full or float(self.size(analysis.evaluate(ones(analysis))))
         if not self.full:
             raise ValueError(
                 f"A budget of {measure} needs something to limit. Received: layers="
@@ -116,8 +121,13 @@ class Constraints:
         self.model = model
         analyses = {b.inputs: Analysis(model, b.inputs, **options) for b in budgets}
         rest = rest or [None] * len(budgets)
+        wide = _before(next(iter(analyses.values())).gates, budgets)
+        self._slacks = [slack for _, slack in wide]
+        fulls = iter([full for full, _ in wide])
         self.each = [
-            Constraint(analyses[budget.inputs], budget, measure, beside)
+            Constraint(
+                analyses[budget.inputs], budget, measure, beside, next(fulls, None)
+            )
             for budget, beside in zip(budgets, rest, strict=True)
             for measure in budget.limits
         ]
@@ -132,7 +142,13 @@ class Constraints:
     @functools.cached_property
     def slack(self) -> np.ndarray:
         """How far below each limit the size is near enough."""
-        return np.array([self._slack(k) for k in range(len(self.each))])
+        return np.array(self._slacks or [self._slack(k) for k in range(len(self.each))])
+
+    @property
+    def wide(self) -> list[list[float]]:
+        """For each limit the full size, and how near is near enough."""
+        slack = self.slack.tolist()
+        return [[one.full, s] for one, s in zip(self.each, slack, strict=True)]
 
     def _slack(self, number: int) -> float:
         """About one unit, at most one percent."""
@@ -177,6 +193,18 @@ class Constraints:
                 f"({least_amount / one.amount(1.0):.1%}) stay. Barriers: {barriers}. "
                 f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
             )
+
+
+def _before(gates: Sequence[Any], budgets: Sequence[Budget]) -> Any:
+    """`Constraints.wide` of a model when it had all its units, if it has lost some."""
+    mark = next((g.regularizer for g in gates if hasattr(g.regularizer, "wide")), None)
+    if mark is None or mark.wide is None:
+        return ()
+    then, now = (
+        [(budget.layers, list(budget.limits)) for budget in some]
+        for some in (mark.budgets, budgets)
+    )
+    return mark.wide if then == now else ()
 
 
 def ones(analysis: Analysis) -> list[np.ndarray]:

@@ -99,7 +99,7 @@ def strip(
             stacklevel=2,
         )
     evaluation = analysis.evaluate(analysis.test_open())
-    stripped = _Rewriter(analysis, evaluation).run()
+    stripped = Rewriter(analysis, evaluation).run()
     _require_plain(analysis, stripped)
     promised = round(float(evaluation.total.params))
     if stripped.count_params() != promised:
@@ -125,7 +125,7 @@ def _require_plain(analysis: Analysis, stripped: keras.Model) -> None:
             )
 
 
-class _Rewriter:
+class Rewriter:
     """Runs the graph once, on what is kept."""
 
     def __init__(self, analysis: Analysis, evaluation: Evaluation) -> None:
@@ -231,10 +231,7 @@ class _Rewriter:
         )
         with blaming(step.rule):
             visible = len(step.visible)
-            constants = step.rule.constants(site)
-            exists = any(keep.any() for keep in site.keep)
-            gone = [(None, np.ones(c.size)) for c in step.rule.outs[:visible]]
-            results = step.rule.rewrite(site) if exists else gone
+            constants, results = self._called(step, site)
             for slot, keep, value, (tensor, scale) in zip(
                 step.visible, site.keep[:visible], constants, results, strict=True
             ):
@@ -244,6 +241,14 @@ class _Rewriter:
             # At once: no second copy of all weights is ever held.
             while self.weights:
                 _set(*self.weights.pop())
+
+    def _called(self, step: Step, site: Site) -> tuple[list, list]:
+        """Values of constant channels, and tensors with the scales that wait."""
+        constants = step.rule.constants(site)
+        if any(keep.any() for keep in site.keep):
+            return constants, step.rule.rewrite(site)
+        outs = step.rule.outs[: len(step.visible)]
+        return constants, [(None, np.ones(c.size)) for c in outs]
 
     def _check(self, tensor: Any, slot: int, keep: np.ndarray) -> None:
         axis = self.analysis.channels[slot].axis

@@ -17,7 +17,11 @@ _EXAMPLES = 8
 
 
 def verify_equal(
-    analysis: Analysis, evaluation: Evaluation, stripped: keras.Model, data: Any
+    analysis: Analysis,
+    evaluation: Evaluation,
+    stripped: keras.Model,
+    data: Any,
+    what: str = "the stripped model",
 ) -> None:
     """Raises unless the stripped model agrees with its source on a batch."""
     model = analysis.graph.model
@@ -40,19 +44,19 @@ def verify_equal(
     ]
     try:
         received = outputs(stripped, narrow)
-        found = agree(model, batch, received, names, "the stripped model", stored)
+        found = agree(model, batch, received, names, what, stored)
     except Disagreement:
         raise
     except Exception as error:
         raise RuntimeError(
-            f"Model {model.name!r} could not be run to compare it with the stripped "
-            f"model: {error}\nPass `data` that it takes, or `verify=False` if it "
+            f"Model {model.name!r} could not be run to compare it with {what}: "
+            f"{error}\nPass `data` that it takes, or `verify=False` if it "
             "cannot be run here at all."
         ) from error
     if found.blind:
         warnings.warn(
             f"Rounding alone moves the outputs of model {model.name!r} so far on these "
-            "inputs that comparing it with the stripped model shows nothing: pass "
-            "`data` that is like the model's own.",
+            f"inputs that comparing it with {what} shows nothing: pass `data` that "
+            "is like the model's own.",
             stacklevel=3,
         )

@@ -211,6 +211,26 @@ def test_latencies_are_predicted_and_measured(tmp_path, monkeypatch):
     latency.main(arguments)
 
 
+@pytest.mark.tensorflow
+def test_compaction_runs_and_does_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    compaction = importlib.import_module("compaction")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--network", "lenet-300-100", "--threads", "0"]
+    arguments += ["--output", str(output)]
+
+    compaction.main(arguments)
+
+    runs = json.loads(output.read_text())
+    assert [run["compaction"] for run in runs] == [False, True]
+    for run in runs:
+        assert len(run["each_epoch"]) == 4 and 0 <= run["error"] <= 100
+    table = output.with_suffix(".md").read_text()
+    assert "| lenet-300-100 | 60,000 | 4 | 1 |" in table and "| yes |" in table
+    monkeypatch.setattr(compaction, "run", None)
+    compaction.main(arguments)
+
+
 def test_no_two_scripts_go_by_one_name():
     """They are imported by their bare names: one would be taken for the other."""
     folders = [

@@ -204,8 +204,14 @@ NEVER = {
     "latency_table": {"convert", "budget", "rewrite", "export", "report", "cli"},
     "budget": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "callbacks": {"export", "cli", "demo"},
-    "rewrite": {"callbacks", "schedules", "export", "report", "cli", "demo"},
+    "rewrite": {
+        "callbacks", "compaction", "schedules", "export", "report", "cli", "demo",
+    },
     "report": {"callbacks", "cli", "demo"},
+    "narrowing": {"budget", "budgeted", "callbacks", "compaction", "export", "report"},
+    "slots": {"analysis", "budget", "budgeted", "callbacks", "rewrite"},
+    "compaction": {"callbacks", "compacting", "convert", "export", "report", "cli"},
+    "compacting": {"callbacks", "convert", "export", "report", "cli"},
     "export": {"callbacks", "convert", "cli", "demo"},
 }  # fmt: skip
 
@@ -288,10 +294,11 @@ def test_there_are_examples_to_run():
 @pytest.mark.parametrize(
     "name",
     [
-        "Budget", "ExportReport", "GateOptions", "HardConcrete", "LatencyTable",
-        "Profile", "Rule", "StripPlan", "add_gates", "benchmark", "callbacks", "gates",
-        "layers", "measure_latency", "plan", "plan_gates", "profile", "quantize_aware",
-        "register_strip_rule", "regularizers", "strip", "to_tflite", "with_budget",
+        "Budget", "Compaction", "ExportReport", "GateOptions", "HardConcrete",
+        "LatencyTable", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
+        "callbacks", "compact", "fit_compacting", "gates", "layers", "measure_latency",
+        "plan", "plan_gates", "profile", "quantize_aware", "register_strip_rule",
+        "regularizers", "strip", "to_tflite", "with_budget",
     ],
 )  # fmt: skip
 def test_what_others_rely_on_is_there(name):

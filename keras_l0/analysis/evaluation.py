@@ -58,6 +58,9 @@ class Evaluator:
         reference: Any array in the namespace and dtype to compute in.
         lifted: Steps to treat as if they kept no channel for its own sake.
         cut: For tensors which of their channels to close: zeros and ones.
+        training: Whether the model is going to be trained on. What is the same for
+            every input then still changes from step to step, so it counts as varying:
+            only channels that are 0 and stay it can go.
     """
 
     def __init__(
@@ -67,12 +70,14 @@ class Evaluator:
         reference: Any,
         lifted: Sequence[Step],
         cut: Mapping[int, np.ndarray],
+        training: bool = False,
     ) -> None:
         self.analysis = analysis
         self.open_of = open_of
         self.reference = reference
         self.lifted = lifted
         self.cut = cut
+        self.training = training
         self.slots = range(len(analysis.channels))
 
     def run(self) -> Evaluation:
@@ -112,8 +117,20 @@ class Evaluator:
                 if slot in self.cut:
                     left = array_like(flow.alive, self.cut[slot])
                     flow = Flow(and_(flow.alive, left), and_(flow.const, left))
-                flows[slot] = flow
+                flows[slot] = self._trained(step, slot, flow)
         return [flows[slot] for slot in self.slots]
+
+    def _trained(self, step: Step, slot: int, flow: Flow) -> Flow:
+        """The facts of a tensor, where weights are going to change."""
+        if not self.training:
+            return flow
+        # A layer such as a normalization learns what it makes of a channel at rest.
+        weights = getattr(step.node.operation, "weights", ())
+        learns = bool(weights) and not step.rule.gates
+        passed = learns and slot not in self.analysis.own_units(step)
+        odd = passed | (self.analysis.channels[slot].rest != 0)
+        moving = or_(or_(flow.alive, flow.const), array_like(flow.alive, 1.0 * odd))
+        return Flow(moving, 0.0 * flow.const)
 
     def _backward(self, flows: list[Flow]) -> list[Demand]:
         nothing = [0.0 * flow.alive for flow in flows]

@@ -139,6 +139,8 @@ class Site:
             name (a raw operation instead of a type is taken as it is); ``weights``
             (list of arrays, as in `get_weights`) are set once it is built.
         rescale: ``rescale(i)`` is input ``i`` with its waiting scale applied.
+        gates_kept: Where gates stay in the model (`Rule.narrowed`):
+            ``gates_kept(gate)`` are the numbers of those in an `L0Gate` that are kept.
     """
 
     ins: list[Signal]
@@ -149,6 +151,7 @@ class Site:
     factor: np.ndarray
     build: Callable[..., Any]
     rescale: Callable[[int], Signal]
+    gates_kept: Callable[[Any], np.ndarray] | None = None
 
     @property
     def scale(self) -> np.ndarray:

@@ -182,6 +182,7 @@ class Analysis:
         open_: Sequence[Any],
         lifted: Sequence[Step] = (),
         cut: Mapping[int, np.ndarray] | None = None,
+        training: bool = False,
     ) -> Evaluation:
         """What is kept, and its size, for one openness of the gates.
 
@@ -191,13 +192,15 @@ class Analysis:
             lifted: Steps to treat as if they kept no channel for its own sake.
             cut: For tensors which of their channels to close, as by a gate behind
                 them: zeros and ones.
+            training: Whether the model is going to be trained on: then only channels
+                that are 0 and stay it can go.
         """
         reference = open_[0] if len(open_) else np.ones(1)
 
         def open_of(step: Step) -> Any:
             return self.of_units(step, open_)
 
-        return Evaluator(self, open_of, reference, lifted, cut or {}).run()
+        return Evaluator(self, open_of, reference, lifted, cut or {}, training).run()
 
     def reachable_share(self) -> float:
         """The share of the kernels outside output layers that gates could remove.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -33,7 +33,9 @@ from keras_l0.analysis.facts import (
 )
 from keras_l0.analysis.graph import Node, copied
 from keras_l0.analysis.logic import and_, any_, array_like, count, like, not_, or_
+from keras_l0.analysis.rules.cutting import cut_cost, cut_gate, held_together
 from keras_l0.analysis.shapes import LayerShape, Work
+from keras_l0.layers import find_gates
 
 
 class Barrier(Exception):
@@ -71,6 +73,7 @@ class Rule:
             if it takes none to speak of, as what the converter fuses into the call
             before it.
         ignores_training: The call does the same with ``training=True``.
+        draws: What it makes are gates, for other calls to multiply by.
         calls: The rules of all calls that use the same weights.
         outs: The channels of the outputs, and then hidden ones: sets of channels inside
             of the call that its gates close, such as heads. No other call reads them.
@@ -84,6 +87,7 @@ class Rule:
     selectable: bool = False
     ignores_training: bool = False
     timing: tuple[str, ...] | None = None
+    draws: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node
@@ -255,6 +259,45 @@ class Rule:
         x = site.ins[0] if self.passes_scale else site.rescale(0)
         layer = site.build(type(self.layer), self.layer.get_config(), [])
         return [(self.node.call(layer, [x.tensor, *self.masks(site)]), x.scale)]
+
+    def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        """`rewrite` for a model that keeps its gates, and is trained on.
+
+        Weights may be cut and nothing else: no gate is folded into them, and channels
+        that are not kept are 0. A layer that `regated` makes gated again needs no
+        `narrowed` of its own.
+        """
+        return self.rewrite(site)
+
+    def whole_with_gates(self) -> str | None:
+        """Why all channels of the call stay as long as its gates do, if so."""
+        layer = self.node.operation
+        inside = find_gates(layer) if isinstance(layer, keras.Layer) else []
+        own = self.gates == inside and hasattr(layer, "plain_config")
+        if (inside or self.gates) and not own:
+            return "its gates are not, or not only, those of its units"
+        return next(filter(None, map(held_together, inside)), None)
+
+    def regated(
+        self, kind: Any, config: dict, weights: list, gates_kept: Callable[[Any], Any]
+    ) -> tuple[Any, dict, list]:
+        """Type, config and weights of a plain layer, gated as the source's layer is.
+
+        Args:
+            kind: Type of the layer that `rewrite` asks for.
+            config: Its config.
+            weights: Its weights.
+            gates_kept: As in `Site`.
+        """
+        layer = self.layer
+        if kind is not getattr(layer, "plain_class", None):
+            return kind, config, weights
+        (gate,) = layer.gates
+        kept = gates_kept(gate)
+        config = {**layer.get_config(), **config, "gate_price": cut_cost(gate, kept)}
+        own, others = cut_gate(gate, kept), iter(weights)
+        weights = [own[id(w)] if id(w) in own else next(others) for w in layer.weights]
+        return type(layer), config, weights
 
     def masks(self, site: Site) -> list[Any]:
         """What Keras passes besides the channels to a layer that minds a mask."""

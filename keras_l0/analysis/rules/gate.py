@@ -10,6 +10,7 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.logic import like, not_, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.cutting import cut_cost, cut_gate, held_together
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0Gate, L0SharedGate, L0Switch
 
@@ -79,10 +80,29 @@ class GateRule(Rule):
                 z = z * scale.reshape(along)
         return [(scaled(x.tensor, z, self.node.name), np.ones(len(x.scale)))]
 
+    def whole_with_gates(self) -> str | None:
+        if self.on_channels:
+            return held_together(self.gates[0])
+        if self.ins[0].axis in self.gated_axes(len(self.node.inputs[0].shape)):
+            return "its gates lie on several axes"
+        return None
+
+    def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        gate, config = self.layer, self.layer.get_config()
+        kept: Any = slice(None)
+        if self.on_channels:
+            assert site.gates_kept is not None
+            kept = site.gates_kept(gate)
+        config["cost"] = cut_cost(gate, kept)
+        new = site.build(type(gate), config, list(cut_gate(gate, kept).values()))
+        return [(self.node.call(new, [site.ins[0].tensor]), site.ins[0].scale)]
+
 
 @register_strip_rule(L0SharedGate)
 class SharedGateRule(Rule):
     """Gates that others multiply by: gone, unless something else reads them."""
+
+    draws = True
 
     @property
     def gates(self) -> list[Any]:
@@ -93,6 +113,20 @@ class SharedGateRule(Rule):
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         raise ValueError("its gates may be read by `L0Switch` layers only")
+
+    def whole_with_gates(self) -> str | None:
+        return None  # the places that multiply by them say it
+
+    def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        assert site.gates_kept is not None
+        gate = self.layer.gate
+        kept = site.gates_kept(gate)
+        config = self.layer.get_config()
+        config |= {"units": len(kept), "cost": cut_cost(gate, kept)}
+        weights = list(cut_gate(gate, kept).values())
+        new = site.build(type(self.layer), config, weights)
+        x = site.ins[0]
+        return [(self.node.call(new, [x.tensor]), x.scale)]
 
 
 @register_strip_rule(L0Switch)
@@ -131,6 +165,17 @@ class SwitchRule(GateRule):
 
     def operands(self, exists: Any, ins: list[Flow], kept: list[Any]) -> list[Any]:
         return [exists, 0.0 * exists]
+
+    def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        assert site.gates_kept is not None
+        kept = site.gates_kept(self.gates[0])
+        numbers = self.per_unit(np.arange(self.gates[0].count))[site.keep[0]]
+        config = {**self.layer.get_config(), "indices": None}
+        if not np.array_equal(numbers, kept):
+            config["indices"] = np.searchsorted(kept, numbers).tolist()
+        x, z = site.ins
+        new = site.build(type(self.layer), config, [])
+        return [(self.node.call(new, [x.tensor, z.tensor]), x.scale)]
 
 
 def scaled(x: Any, factor: np.ndarray, name: str) -> Any:

@@ -1,0 +1,151 @@
+"""Whole trainings with and without compaction, one after the other, from equal seeds.
+
+    python benchmarks/compaction.py --seeds 0 1
+
+trains LeNet-300-100, LeNet-5-Caffe and a residual network on MNIST by `model.fit` and
+by `keras_l0.fit_compacting`, under the same settings, the order turned around with each
+seed. It appends each run to a JSON file and renders that file as a Markdown table. A
+run that the file holds already is not trained again. What is timed is the whole of the
+training: tracing, all epochs, and what compaction itself takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import budget
+import keras
+import mnist
+import numpy as np
+import tensorflow as tf
+from checkout import COMMIT
+from compaction_table import render, run_row
+
+import keras_l0
+
+HERE = Path(__file__).resolve().parent
+# The strengths and rates of `mnist.py`, the network and the rates of `budget.py`.
+EPOCHS = {"lenet-300-100": 40, "lenet-5": 24, "residual": 10}
+BUDGET = keras_l0.Budget(macs=0.25)
+
+
+class Clock(keras.callbacks.Callback):
+    """Notes how long it took, and how large the model was, at the end of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[dict[str, float]] = []
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs.append(
+            {
+                "minutes": (time.perf_counter() - self.wall) / 60,
+                "cpu_minutes": (time.process_time() - self.cpu) / 60,
+                "trained": self.model.count_params(),
+            }
+        )
+
+
+def build(network: str) -> keras.Model:
+    """The gated network, with logits as its output, compiled later."""
+    if network == "residual":
+        return keras_l0.add_gates(budget.residual(), budget=BUDGET)
+    return mnist.build(network, mnist.SETTINGS[network])
+
+
+def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Trains one network one way; the record of it."""
+    network = key["network"]
+    x, y, x_test, y_test = mnist.load(args, network == "lenet-300-100", False)
+    x, y = x[: key["images"]], y[: key["images"]]
+    keras.utils.set_random_seed(key["seed"])
+    model = build(network)
+    steps = -(-len(x) // key["batch_size"])
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps * key["epochs"])
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=min(20, steps),
+        jit_compile=False,
+    )
+    clock = Clock()
+    options: dict[str, Any] = {
+        "batch_size": key["batch_size"], "epochs": key["epochs"], "verbose": 0,
+        "callbacks": [clock],
+    }  # fmt: skip
+    if key["compaction"]:
+        history = keras_l0.fit_compacting(model, x, y, **options)
+    else:
+        history = model.fit(x, y, **options)
+    clock.on_epoch_end(key["epochs"])
+    model = history.model
+    stripped = keras_l0.strip(model, data=x[:50])
+    profile = keras_l0.profile(model)
+    return {
+        **key,
+        **{name: clock.epochs[-1][name] for name in ("minutes", "cpu_minutes")},
+        "each_epoch": clock.epochs[:-1],
+        "params": stripped.count_params(),
+        "macs": profile.deployed.macs,
+        "trained": model.count_params(),
+        "error": mnist.error(stripped.predict(x_test, 500, verbose=0), y_test),
+        "commit": COMMIT,
+        "versions": {
+            "python": platform.python_version(),
+            **{m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)},
+        },
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what was asked for and has not been run yet, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
+    add("--seeds", nargs="+", type=int, default=[0])
+    add("--epochs", type=int, help="instead of those of the settings")
+    add("--images", type=int, default=60_000, help="how many to train on")
+    add("--validation", action="store_true", help="hold out 5,000 training images")
+    add("--tiny", action="store_true", help="600 images, four epochs")
+    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
+    add("--output", type=Path, default=HERE / "results-compaction.json")
+    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
+    args = parser.parse_args(arguments)
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    for seed in args.seeds:
+        for network in args.network:
+            for compaction in (True, False) if seed % 2 else (False, True):
+                key = {
+                    "network": network,
+                    "seed": seed,
+                    "compaction": compaction,
+                    "epochs": args.epochs or (4 if args.tiny else EPOCHS[network]),
+                    "batch_size": 128,
+                    "images": args.images,
+                    "validation": args.validation,
+                    "tiny": args.tiny,
+                }
+                if any(key.items() <= r.items() for r in runs):
+                    continue
+                runs.append(run(key, args))
+                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                args.output.with_suffix(".md").write_text(render(runs) + "\n")
+                print(run_row(runs[-1]), flush=True)
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
+
+
+if __name__ == "__main__":
+    main()
