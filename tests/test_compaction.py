@@ -97,7 +97,19 @@ def predict(model, x):
     return array(model(x, training=False))
 
 
+def recurrent_stream(directions):
+    x = keras.Input((5, 3))
+    h = layers.Dense(8)(x)
+    cells = layers.GRU(8 // directions, return_sequences=True)
+    cells = layers.Bidirectional(cells) if directions == 2 else cells
+    h = layers.Add()([h, cells(h)])
+    model = keras.Model(x, layers.Dense(3)(layers.LSTM(6)(h)))
+    return keras_l0.add_gates(model, l0=1e-3)
+
+
 MODELS = {
+    "recurrent": lambda: recurrent_stream(1),
+    "directions": lambda: recurrent_stream(2),
     "stack": lambda: image_stack(l0=1e-3),
     "residual": lambda: keras_l0.add_gates(residual(), l0=1e-3),
     "budget": lambda: keras_l0.add_gates(residual(), budget=Budget(macs=0.5)),
@@ -122,7 +134,7 @@ def test_outputs_stay_and_strip_leaves_the_same(name, inputs):
     keras.utils.set_random_seed(0)
     model = shaken(MODELS[name](), share=0.5)
     before = [array(w).copy() for w in model.weights]
-    x = images()
+    x = images(shape=model.input_shape[1:])
     small = compact(model, inputs=inputs)
     expected, received = predict(model, x), predict(small, x)
     assert expected.std(axis=0).max() > 1e-2 * np.abs(expected).max()

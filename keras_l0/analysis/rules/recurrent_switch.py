@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import take
 from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.cutting import held_together
 from keras_l0.analysis.rules.recurrent import (
     BidirectionalRule,
     RecurrentLayerRule,
@@ -66,7 +68,29 @@ class SwitchedRule(RecurrentRule):
         # The mask is not there any more.
         return site.ins[i] if i == self.mask_input else super().source(site, i)
 
+    def whole_with_gates(self) -> str | None:
+        return held_together(self.gates[0])
+
+    def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
+        assert site.gates_kept is not None
+        switch, (gate,) = self.node.operation, self.gates
+        kept = site.gates_kept(gate)
+        numbers = self.per_unit(np.arange(gate.count))[self.split(site.keep)[0][0]]
+        same = np.array_equal(numbers, kept)
+        indices = None if same else np.searchsorted(kept, numbers).tolist()
+
+        def build(kind: Any, config: dict[str, Any], weights: list[Any]) -> Any:
+            plain = kind.from_config({**config, "name": self.layer.name})
+            inner = keras.saving.serialize_keras_object(plain)
+            config = {**switch.get_config(), "layer": inner, "indices": indices}
+            return site.build(type(switch), config, weights)
+
+        return self.rewrite(dataclasses.replace(site, build=build))
+
     def called(self, layer: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
+        if isinstance(layer, L0RecurrentSwitch):  # its mask stays
+            return super().called(layer, site)
+
         def plainly(
             sequences: Any,
             gates: Any,
