@@ -37,24 +37,12 @@ import keras
 import numpy as np
 from checkout import COMMIT
 from keras import layers, ops
-from mnist_table import table
+from wide_resnet_table import render, row
 
 import keras_l0
 from keras_l0.layers import L0Gate
 
 HERE = Path(__file__).resolve().parent
-PREFACE = """# Wide residual networks
-
-Written by `python benchmarks/wide_resnet.py`; settings, versions and each epoch are in
-the JSON file beside this one. MACs per example of a forward pass: of all gates open, of
-those open in expectation, averaged over training (what training would take if closed
-units were skipped, as the paper counts; here they are multiplied, so that it takes the
-first), and of the stripped network. The test error is that after the last epoch."""
-HEAD = (
-    "data | network | l0 x N | epochs | MACs | expected, mean over training | "
-    "expected at the end | stripped | parameters | stripped | test error (%) | TFLite "
-    "bytes | differs by | CPU minutes | commit"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +64,7 @@ class Settings:
 
 # Few steps: gates learn faster. Digits are not to be shifted or mirrored.
 SETTINGS = {
-    "digits": Settings(16, 4, epochs=30, multiplier=16.0, augment=False),
+    "digits": Settings(16, 4, 0.002, 20, multiplier=16.0, augment=False),
     "cifar10": Settings(),
     "cifar100": Settings(),
 }
@@ -272,20 +260,6 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     }
 
 
-def row(r: dict[str, Any]) -> str:
-    """One run as a row of the table."""
-    settings, expected = r["settings"], r["history"]["macs_expected"]
-    macs = [np.mean(expected), expected[-1], r["history"]["macs_deployed"][-1]]
-    shares = " | ".join(f"{m / r['macs_dense']:.1%}" for m in macs)
-    return (
-        f"{r['dataset']} | WRN-{settings['depth']}-{settings['width']} | "
-        f"{settings['l0']} | {settings['epochs']} | {r['macs_dense']:,} | {shares} | "
-        f"{r['params_dense']:,} | {r['params']:,} | {r['error']:.2f} | "
-        f"{r['tflite_bytes']:,} | {r['tflite_difference']:.1e} | "
-        f"{r['cpu_minutes']:.1f} | {r['commit']}"
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -316,8 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
             runs.append(run(key, chosen, args))
             args.output.write_text(json.dumps(runs) + "\n")
             print(row(runs[-1]), flush=True)
-    page = f"{PREFACE}\n\n{table(HEAD, [row(r) for r in runs])}\n"
-    args.output.with_suffix(".md").write_text(page)
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
 
 if __name__ == "__main__":
