@@ -39,13 +39,11 @@ from keras_l0.layers import L0Gate
 
 HERE = Path(__file__).resolve().parent
 FORMS = ("plain", "dropout", "gated", "budget")
-# What may be: time over that of the plain network, for gates and for budgets.
-LIMITS = {"lenet-300-100": 1.25, "lenet-5": 1.05, "wrn-16-4": 1.05}
 # Batch size, steps in a round, and the images.
 SIZES = {
-    "lenet-300-100": (256, 100, (28, 28, 1)),
-    "lenet-5": (128, 12, (28, 28, 1)),
-    "wrn-16-4": (16, 4, (16, 16, 3)),
+    "lenet-300-100": (256, 50, (28, 28, 1)),
+    "lenet-5": (128, 5, (28, 28, 1)),
+    "wrn-16-4": (8, 2, (16, 16, 3)),
 }
 PREFACE = """# What gates cost in training
 
@@ -59,7 +57,7 @@ HEAD = (
 )
 
 
-def build(name: str, form: str) -> keras.Model:
+def build(name: str, form: str, steps: int) -> keras.Model:
     """A network in one of the forms, compiled."""
 
     def behind(x: Any, conv: Any = None) -> Any:
@@ -85,7 +83,6 @@ def build(name: str, form: str) -> keras.Model:
         model = keras.Model(image, layers.Dense(10)(x))
     if form == "budget":
         model = keras_l0.with_budget(model, keras_l0.Budget(params=0.9))
-    _, steps, _ = SIZES[name]
     model.compile(
         keras.optimizers.Adam(1e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -95,20 +92,19 @@ def build(name: str, form: str) -> keras.Model:
     return model
 
 
-def trainer(name: str, form: str) -> Callable[[], Any]:
+def trainer(name: str, form: str, steps: int) -> Callable[[], Any]:
     """What trains a form for one round of steps."""
-    batch, steps, shape = SIZES[name]
+    batch, _, shape = SIZES[name]
     rng = np.random.default_rng(0)
     x = rng.random((batch * steps, *shape), "float32")
     y = rng.integers(0, 10, batch * steps)
-    model = build(name, form)
+    model = build(name, form, steps)
     return lambda: model.fit(x, y, batch, 1, verbose=0, shuffle=False)
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, steps: int) -> dict[str, Any]:
     """Times of all forms, taking turns."""
-    batch, steps, _ = SIZES[name]
-    trainers = {form: trainer(name, form) for form in FORMS}
+    trainers = {form: trainer(name, form, steps) for form in FORMS}
     times: dict[str, list[list[float]]] = {form: [] for form in FORMS}
     for number in range(rounds + 1):
         for form, train in trainers.items():
@@ -117,7 +113,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             spent = time.process_time() - cpu, time.perf_counter() - wall
             if number:  # the first one compiles
                 times[form].append([1000 * seconds / steps for seconds in spent])
-    return {"network": name, "batch": batch, "ms": times}
+    return {"network": name, "batch": SIZES[name][0], "ms": times}
 
 
 def peak(name: str, form: str) -> int:
@@ -135,7 +131,7 @@ def rows(record: dict[str, Any]) -> list[str]:
         quartiles = np.percentile(times[form] / times["plain"], [25, 50, 75], axis=0)
         cpu, wall = (f"{m:.2f} ({a:.2f}-{b:.2f})" for a, m, b in quartiles.T)
         memory = record["peak_kib"]
-        more = f"{memory[form] / memory['plain']:.3f}" if memory else ""
+        more = f"{memory[form] / memory['plain']:.3f}" if form in memory else ""
         lines.append(
             f"{record['backend']} | {record['network']} | {record['batch']} | {form} | "
             f"{cpu} | {wall} | {more} | {np.median(times['plain'][:, 0]):.1f} | "
@@ -149,9 +145,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--networks", nargs="+", choices=SIZES, default=list(SIZES))
-    add("--rounds", type=int, default=25)
+    add("--rounds", type=int, default=15)
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
-    add("--tiny", action="store_true", help="two rounds, no memory")
+    add("--memory", nargs="*", choices=FORMS, default=FORMS, help="of which forms")
+    add("--tiny", action="store_true", help="one round of a step, no memory")
     add("--output", type=Path, default=HERE / "results-overhead.json")
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
@@ -162,15 +159,17 @@ def main(arguments: list[str] | None = None) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
         tf.config.threading.set_inter_op_parallelism_threads(args.threads)
     if args.peak:
-        trainer(*args.peak)()
+        name, form = args.peak
+        trainer(name, form, SIZES[name][1])()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     found = json.loads(args.output.read_text()) if args.output.exists() else []
+    rounds, memory = (1, ()) if args.tiny else (args.rounds, args.memory)
     for name in args.networks:
         record = {
             "backend": backend,
-            **measure(name, 2 if args.tiny else args.rounds),
-            "peak_kib": {} if args.tiny else {form: peak(name, form) for form in FORMS},
+            **measure(name, rounds, 1 if args.tiny else SIZES[name][1]),
+            "peak_kib": {form: peak(name, form) for form in memory},
             "commit": COMMIT,
             "versions": {
                 "python": platform.python_version(),
