@@ -18,6 +18,7 @@ from keras_l0.analysis.rules.base import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.budget import Budget
 from keras_l0.closing import fitting
+from keras_l0.devices import replicated, require_one_process
 from keras_l0.layers import find_gates
 from keras_l0.verification import verify_equal
 
@@ -82,6 +83,7 @@ def strip(
         (2, 23, 16)
     """
     require_finite(model)
+    require_one_process(model)
     if budget is not None:
         options: dict[str, Any] = {
             "keep": keep, "round_to": round_to, "min_units": min_units
@@ -99,7 +101,8 @@ def strip(
             stacklevel=2,
         )
     evaluation = analysis.evaluate(analysis.test_open())
-    stripped = Rewriter(analysis, evaluation).run()
+    with replicated():
+        stripped = Rewriter(analysis, evaluation).run()
     _require_plain(analysis, stripped)
     promised = round(float(evaluation.total.params))
     if stripped.count_params() != promised:

@@ -4,6 +4,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_l0
@@ -229,6 +230,52 @@ def test_compaction_runs_and_does_not_run_again(tmp_path, monkeypatch):
     assert "| lenet-300-100 | 60,000 | 4 | 1 |" in table and "| yes |" in table
     monkeypatch.setattr(compaction, "run", None)
     compaction.main(arguments)
+
+
+@pytest.mark.tensorflow
+def test_overhead_is_measured_for_all_forms(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    overhead = importlib.import_module("overhead")
+    output = tmp_path / "results.json"
+    arguments = ["--tiny", "--threads", "0", "--networks", "lenet-300-100"]
+    overhead.main([*arguments, "--output", str(output)])
+    (record,) = json.loads(output.read_text())
+    assert set(record["ms"]) == {"plain", "dropout", "gated", "budget"}
+    assert all(len(rounds) == 1 for rounds in record["ms"].values())
+    table = output.with_suffix(".md").read_text()
+    assert table.count("| tensorflow | lenet-300-100 | 256 |") == 3
+
+
+@pytest.mark.tensorflow
+def test_wide_resnet_runs_and_does_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    wide = importlib.import_module("wide_resnet")
+    output = tmp_path / "results.json"
+    # Gates that start at the edge, and so many steps that some close.
+    arguments = ["--tiny", "--set", "drop_rate=0.9", "--verbose", "0", "--l0", "1"]
+    arguments += ["--output", str(output)]
+    wide.main(arguments)
+    (run,) = json.loads(output.read_text())
+    assert run["params"] < run["params_dense"] == 78_042
+    assert run["error"] == run["error_gated"]
+    assert len(run["history"]["macs_expected"]) == 1
+    assert run["tflite_difference"] < 1e-4
+    assert "| digits | WRN-10-1 | 1.0 |" in output.with_suffix(".md").read_text()
+    monkeypatch.setattr(wide, "run", None)
+    wide.main(arguments)
+
+
+def test_the_wide_resnet_is_the_one_of_the_paper(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    wide = importlib.import_module("wide_resnet")
+    model = wide.network((32, 32, 3), 10, 28, 10, lambda x, conv: x)
+    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    assert trained == 36_479_194  # as published
+    x, y = np.arange(2.0 * 8 * 8).reshape(2, 8, 8, 1), np.arange(2)
+    images, labels = wide.Batches(x, y, 2, augment=True)[0]
+    assert images.shape == x.shape and set(labels) == {0, 1}
+    for image, label in zip(images, labels, strict=True):
+        assert set(image.ravel()) <= {0.0, *x[label].ravel()}
 
 
 def test_no_two_scripts_go_by_one_name():

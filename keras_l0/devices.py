@@ -1,0 +1,38 @@
+"""What a model that is trained on several devices needs to be stripped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+
+@contextlib.contextmanager
+def replicated() -> Iterator[None]:
+    """Makes layers whole on each device, whatever the layout of weights in force.
+
+    A layout that splits a width over devices need not fit the width that strip leaves.
+    """
+    current = keras.distribution.distribution()
+    if not isinstance(current, keras.distribution.ModelParallel):
+        yield
+        return
+    whole = keras.distribution.ModelParallel(
+        layout_map=keras.distribution.LayoutMap(current.device_mesh),
+        batch_dim_name=current.batch_dim_name,
+    )
+    with whole.scope():
+        yield
+
+
+def require_one_process(model: keras.Model) -> None:
+    """Raises in a job of several processes, which would wait for each other."""
+    current = keras.distribution.distribution()
+    count = getattr(current, "num_processes", 1)
+    if count > 1:
+        raise ValueError(
+            "`model` must be stripped in one process, and outside of a distribution. "
+            f"Received: {model.name!r} in a distribution over {count} processes. Call "
+            "`keras.distribution.set_distribution(None)` in all of them first"
+        )
