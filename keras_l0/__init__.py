@@ -28,6 +28,7 @@ from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
 from keras_l0.optimizers import exclude_from_weight_decay
+from keras_l0.page import HtmlReport, html_report
 from keras_l0.plots import plot_gates, plot_history
 from keras_l0.report import Profile, profile, summary
 from keras_l0.rewrite import strip
@@ -36,8 +37,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
-    "HardConcrete", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
-    "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "layers", "plan",
+    "HardConcrete", "HtmlReport", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
+    "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "html_report", "layers", "plan",
     "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
     "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
     "with_budget",

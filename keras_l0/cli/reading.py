@@ -20,7 +20,7 @@ from keras_l0.cli.saying import sentence, step
 if TYPE_CHECKING:
     import keras
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HDF5, _TFLITE = b"\x89HDF\r\n\x1a\n", b"TFL3"
 # Keras descends through a graph call by call, and gates make it longer.
 _RECURSION = 20_000
 
@@ -93,7 +93,7 @@ def what_else(path: Path) -> str | None:
             f"weights only: keras.saving.load_model({str(path)!r})"
             '.save("model.keras") converts it.'
         )
-    if start[4:8] == b"TFL3":
+    if start[4:8] == _TFLITE:
         return (
             f"{path} is a .tflite file, in which layers and gates are no more. Give "
             "the .keras file that it was made from."
@@ -110,6 +110,31 @@ def what_else(path: Path) -> str | None:
     if path.suffix != ".keras":
         return f"{path} must end with .keras for Keras to load it: rename it."
     return None
+
+
+def require_tflite(path: Path) -> None:
+    """Refuses what is no .tflite file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ClickException: If it is another one.
+    """
+    if path.suffix == ".keras":
+        raise click.ClickException(
+            f"{path} is a .keras file where a .tflite file is wanted: keras-l0 export "
+            f"{path} -o {path.with_suffix('.tflite')} makes one of it."
+        )
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise click.ClickException(
+            f"{path} cannot be read: {error.strerror}."
+        ) from error
+    if start[4:8] != _TFLITE:
+        raise click.ClickException(f"{path} is not a .tflite file.")
 
 
 def _why(path: Path, error: Exception) -> str:

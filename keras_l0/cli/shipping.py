@@ -15,7 +15,12 @@ from keras_l0.cli.arguments import (
     quantization,
     quantization_options,
 )
-from keras_l0.cli.reading import loading_options, read_arrays, read_model
+from keras_l0.cli.reading import (
+    loading_options,
+    read_arrays,
+    read_model,
+    require_tflite,
+)
 from keras_l0.cli.saying import say_json, stdout, step, table
 from keras_l0.cli.writing import destination, output_option
 from keras_l0.export.options import ETHOS_U, IO_DTYPES
@@ -142,7 +147,7 @@ def export(
     "files",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     metavar="FILE.tflite...",
 )
 @click.option(
@@ -175,14 +180,7 @@ def bench(files: tuple[Path, ...], runs: int, threads: int, as_json: bool) -> No
       keras-l0 bench dense.tflite small.tflite --runs 1000 --threads 4
     """  # noqa: D301
     for path in files:
-        if path.suffix == ".keras":
-            raise click.ClickException(
-                f"{path} is a .keras file, and .tflite files are timed: keras-l0 "
-                f"export {path} -o {path.with_suffix('.tflite')} makes one of it."
-            )
-        with open(path, "rb") as file:
-            if file.read(8)[4:] != b"TFL3":
-                raise click.ClickException(f"{path} is not a .tflite file.")
+        require_tflite(path)
     with step(f"timing {len(files)} files"), silence():
         measured = keras_l0.benchmark(list(files), runs, threads)
     if as_json:
