@@ -37,9 +37,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget", "BudgetedModel", "ExportError", "ExportReport", "GateOptions", "GatePlan",
-    "HardConcrete", "HtmlReport", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
-    "calibrate", "callbacks", "exclude_from_weight_decay", "gates", "html_report", "layers", "plan",
-    "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
-    "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
-    "with_budget",
+    "HardConcrete", "HtmlReport", "Profile", "Rule", "StripPlan", "add_gates",
+    "benchmark", "calibrate", "callbacks", "exclude_from_weight_decay", "gates",
+    "html_report", "layers", "plan", "plan_gates", "plot_gates", "plot_history",
+    "profile", "quantize_aware", "register_strip_rule", "regularizers", "schedules",
+    "strip", "summary", "to_tflite", "with_budget",
 ]  # fmt: skip

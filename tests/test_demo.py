@@ -235,9 +235,7 @@ def test_nan_is_a_difference():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "module", ["matplotlib", "sklearn.datasets", "ai_edge_litert", "rich"]
-)
+@pytest.mark.parametrize("module", ["matplotlib", "sklearn.datasets", "ai_edge_litert"])
 def test_missing_module_names_the_extra(module, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)
     said = sentence(demo("--output", tmp_path / "out"))
