@@ -2,14 +2,22 @@
 # pyproject.toml refreshes it; "make clean" forgets it.
 
 PYTHON ?= python3
+# The oldest Python that the oldest dependencies are tried under.
+OLDEST_PYTHON ?= python3.11
 # The CPU build of torch that the tests run against is made for Python 3.11.
 TORCH_PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# What the oldest dependencies are tried on: a file of each part of the package.
+OLDEST_TESTS ?= tests/test_package.py tests/test_gate.py tests/test_convert.py \
+	tests/test_callbacks.py tests/test_report.py tests/test_cli.py tests/test_page.py \
+	tests/strip/test_plan.py tests/strip/test_conv.py tests/export/test_commands.py \
+	tests/export/test_tflite.py
 
 VENV := .venv
 VENV_TORCH := .venv-torch
+VENV_OLDEST := .venv-oldest
 VENV_WHEEL := .venv-wheel
 PACKAGING := setup.cfg pyproject.toml
 # -qq: errors only.
@@ -30,7 +38,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torch nightly lint docs wheel notebooks venv clean
+.PHONY: help demo test test-torch test-oldest nightly lint docs wheel notebooks venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -50,6 +58,10 @@ test: $(VENV)/.test ## all tests on TensorFlow, then those that hold on any back
 test-torch: $(VENV_TORCH)/.test ## the tests that hold on any backend, on Torch
 	@echo "running the tests on the Torch backend"
 	@KERAS_BACKEND=torch $(VENV_TORCH)/bin/python -m pytest -m "not tensorflow" $(PYTEST_ARGS)
+
+test-oldest: $(VENV_OLDEST)/.test ## a part of the tests, with the oldest dependencies that are supported
+	@echo "running $(words $(OLDEST_TESTS)) files of tests with the dependencies of tests/oldest.txt"
+	@KERAS_BACKEND=tensorflow $(VENV_OLDEST)/bin/python -m pytest $(OLDEST_TESTS) $(PYTEST_ARGS)
 
 nightly: $(VENV)/.test ## thousands of random graphs through strip, all topologies through TFLite, hours
 	@KERAS_BACKEND=tensorflow $(VENV)/bin/python -m pytest -m thorough $(PYTEST_ARGS)
@@ -87,7 +99,7 @@ notebooks: $(VENV)/.test ## regenerate tutorials/*.ipynb from tutorials/*.py
 venv: $(VENV)/.test $(VENV)/.dev ## fill .venv with all that work on the package needs
 
 clean: ## remove the environments, the caches and what was built
-	rm -rf $(VENV) $(VENV_TORCH) $(VENV_WHEEL) build dist site *.egg-info
+	rm -rf $(VENV) $(VENV_TORCH) $(VENV_OLDEST) $(VENV_WHEEL) build dist site *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -124,4 +136,14 @@ $(VENV_TORCH)/.test: $(VENV_TORCH)/.made $(PACKAGING)
 $(VENV_TORCH)/.made:
 	@echo "creating $(VENV_TORCH) with $(TORCH_PYTHON)"
 	@$(TORCH_PYTHON) -m venv $(VENV_TORCH)
+	@touch $@
+
+$(VENV_OLDEST)/.test: $(VENV_OLDEST)/.made $(PACKAGING) tests/oldest.txt
+	@echo "installing the dependencies of tests/oldest.txt into $(VENV_OLDEST), about 2 minutes ..."
+	@$(VENV_OLDEST)/bin/python $(PIP_INSTALL) -c tests/oldest.txt -e ".[tensorflow-cpu,demo]" pytest hypothesis
+	@touch $@
+
+$(VENV_OLDEST)/.made:
+	@echo "creating $(VENV_OLDEST) with $(OLDEST_PYTHON)"
+	@$(OLDEST_PYTHON) -m venv $(VENV_OLDEST)
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import click
 
 from keras_l0.cli.arguments import json_option
 from keras_l0.cli.saying import say_json, stderr, stdout
+
+_FILES = (
+    "dense.keras", "gated.keras", "stripped.keras", "dense.tflite", "stripped.tflite",
+    "kept.png", "results.json",
+)  # fmt: skip
 
 
 def _finite(
@@ -75,6 +81,9 @@ def _finite(
     show_default=True,
     help="Seed of weights, gates and batches.",
 )
+@click.option(
+    "--force", is_flag=True, help="Replace files in DIR that are not a demo's."
+)
 @json_option
 def demo(
     network: str,
@@ -84,6 +93,7 @@ def demo(
     epochs: int | None,
     l0: float | None,
     seed: int,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Trains, prunes, exports and compares a small network.
@@ -111,6 +121,8 @@ def demo(
     from keras_l0.demo import DemoError, Settings, run, show
 
     settings = Settings(output, network, dataset or "digits", data, epochs, l0, seed)
+    if not force:
+        _refuse_files_of_others(output)
     try:
         results = run(settings, stderr())
     except DemoError as error:
@@ -120,3 +132,18 @@ def demo(
         return
     show(results, stdout())
     click.echo(f"Files are in {output}: kept.png shows what survived.")
+
+
+def _refuse_files_of_others(folder: Path) -> None:
+    """Refuses a folder whose files a demo would replace, and did not write."""
+    found = [name for name in _FILES if (folder / name).exists()]
+    try:
+        written = json.loads((folder / "results.json").read_text())
+        ours = {"network", "stripped"} <= set(written)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if found and not ours:
+        raise click.ClickException(
+            f"{folder} holds {found[0]}, and no results of an earlier demo: choose "
+            "another --output, or --force replaces it."
+        )
