@@ -1,6 +1,7 @@
 """The command line: what commands read, write and say. `test_demo.py` has the demo's,
 `export/test_commands.py` those of files for devices, `test_page.py` the report's."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import keras_l0
 from keras_l0 import cli
+from keras_l0.cli import saying
 
 COMMANDS = ["demo", "plan", "strip", "export", "bench", "report"]
 
@@ -317,6 +320,17 @@ def test_warnings_are_notes(tmp_path, folder):
     result = say("strip", tmp_path / "plain.keras", "-o", tmp_path / "same.keras")
     assert result.exit_code == 0
     assert result.stderr.startswith("Note: Nothing was gated")
+
+
+def test_progress_is_for_terminals_only(model, monkeypatch):
+    assert say("plan", model).stderr == ""
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        saying, "stderr", lambda: Console(file=shown, force_terminal=True, width=200)
+    )
+    result = say("plan", model)
+    assert "planning" in shown.getvalue() and "reading" in shown.getvalue()
+    assert "planning" not in result.output
 
 
 @pytest.mark.parametrize("content", [b"", b"1,2,3\n4,5,6", b"PK\x03\x04"])

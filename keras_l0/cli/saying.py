@@ -26,6 +26,8 @@ from rich.text import Text
 
 # The width of tables in a file or a pipe, as of ``print(keras_l0.plan(model))``.
 _FILE_WIDTH = 100
+# What brings the modules that may be missing.
+_EXTRAS = {"ai_edge_litert": "litert", "ai_edge_litert.interpreter": "litert"}
 # How the command line spells the arguments of functions.
 _SPELLED = {
     "representative_data": "--data", "data": "--test-data", "labels": "--labels",
@@ -72,7 +74,7 @@ def step(text: str) -> Iterator[None]:
             try:
                 yield
             except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-                raise click.ClickException(sentence(error)) from error
+                raise click.ClickException(sentence(error) + _extra(error)) from error
     for message in dict.fromkeys(str(one.message) for one in caught):
         click.echo(f"Note: {sentence(message)}", err=True)
 
@@ -101,6 +103,12 @@ def sentence(error: object) -> str:
     line = re.sub(r"quantization='(\w+)'", r"--\1", line)
     pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})=(?=\S)"
     return re.sub(pattern, lambda m: f"{_SPELLED[m[1]]} ", line)
+
+
+def _extra(error: Exception) -> str:
+    """What installs a module that is missing, or ""."""
+    extra = _EXTRAS.get(getattr(error, "name", None) or "")
+    return f': pip install "keras-l0[{extra}]"' if extra else ""
 
 
 def say_json(value: Any) -> None:

@@ -11,6 +11,7 @@ import click
 
 from keras_l0.cli.saying import sentence
 from keras_l0.export.files import check_destination, write_atomically
+from keras_l0.export.silence import silence
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +72,8 @@ def save(model: keras.Model, path: Path) -> int:
     """Saves a model as a .keras file, and returns its bytes."""
     with tempfile.TemporaryDirectory(prefix="keras-l0-") as folder:
         file = Path(folder) / "model.keras"
-        model.save(file)
+        with silence():  # Keras imports TensorFlow to save, on every backend.
+            model.save(file)
         content = file.read_bytes()
     write_atomically(path, content)
     return len(content)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +79,14 @@ def test_export_with_labels_as_json(tmp_path, saved):
     assert not (tmp_path / "new.tflite").exists()
     done = keras_l0("bench", saved)
     assert done.exit_code == 1 and "keras-l0 export" in done.stderr
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "x.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    done = keras_l0("bench", tmp_path / "x.tflite")
+    assert done.exit_code == 1 and 'pip install "keras-l0[litert]"' in done.stderr
 
 
 @pytest.mark.parametrize(
