@@ -110,7 +110,12 @@ def _boxes(analysis: Analysis, barriers: set[str]) -> list[Box]:
     """Layers as boxes; what has no kernel joins the only layer that it reads."""
     graph = analysis.graph
     after = analysis.evaluate(analysis.test_open())
-    steps = {id(s.node): (s, after.sizes[i]) for i, s in enumerate(analysis.steps)}
+    # A rule may see the call of a wrapper as that of the layer inside: match by order.
+    steps = [
+        (step, size)
+        for step, size in zip(analysis.steps, after.sizes, strict=True)
+        if step.node.operation is not None
+    ]
     boxes: list[Box] = []
     box_of: dict[int, int] = {}
 
@@ -127,8 +132,7 @@ def _boxes(analysis: Analysis, barriers: set[str]) -> list[Box]:
         keep = np.asarray(after.keep[analysis.input_slots[len(boxes)]])
         count = int((keep > 0).sum()) if keep.size == size else size
         boxes.append(Box(kt.name, f"Input {shape}", size, count))
-    for node in graph.nodes:
-        step, work = steps[id(node)]
+    for node, (step, work) in zip(graph.nodes, steps, strict=True):
         sources = list(dict.fromkeys(box_of[t.index] for t in node.inputs))
         kind = type(node.operation).__name__
         if _joins(node, sources, float(work.macs)):
