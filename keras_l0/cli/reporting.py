@@ -58,13 +58,13 @@ def report(
     unsafe: bool,
     imports: tuple[str, ...],
 ) -> None:
-    """Writes a page about a model: what was removed, what it gained, what it cost.
+    """Writes a page about a model, to look at or to send.
 
-    One HTML file, which loads nothing from elsewhere: the network with the units of
-    each layer before and after, the input features that are read, the filters of the
-    first convolution, sizes and, where data and files are given, accuracies and
-    latencies, and what strip must not look through, with the reasons. The model may
-    be gated, stripped or plain.
+    One HTML file, which loads nothing from elsewhere and tells what was removed, what
+    that gained and what it cost: the network with the units of each layer before and
+    after, the input features that are read, the filters of the first convolution,
+    sizes and, where data and files are given, accuracies and latencies, and what strip
+    must not look through, with the reasons. The model may be gated, stripped or plain.
 
     \b
     Examples
