@@ -7,7 +7,6 @@ import keras_l0
 
 
 @pytest.mark.thorough
-@pytest.mark.any_backend
 @pytest.mark.parametrize("inputs", ["keep", "gather"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_page_of_every_model(name, inputs, tmp_path):
