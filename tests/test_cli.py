@@ -347,7 +347,7 @@ def test_data_of_another_shape_are_refused(model, tmp_path):
     result = say(
         "strip", model, "-o", tmp_path / "o.keras", "--data", tmp_path / "x.npy"
     )
-    refused(result, "(n, 4)", "float32(4, 5)")
+    refused(result, "--data must", "(n, 4)", "float32(4, 5)")
 
 
 # As a process

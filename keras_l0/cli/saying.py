@@ -28,13 +28,14 @@ from rich.text import Text
 _FILE_WIDTH = 100
 # What brings the modules that may be missing.
 _EXTRAS = {"ai_edge_litert": "litert", "ai_edge_litert.interpreter": "litert"}
-# How the command line spells the arguments of functions.
+# How commands spell the arguments of functions: as the first of these that they have.
 _SPELLED = {
-    "representative_data": "--data", "data": "--test-data", "labels": "--labels",
-    "quantization": "--int8", "io_dtype": "--io-dtype", "target": "--target",
-    "inputs": "--inputs", "round_to": "--round-to", "min_units": "--min-units",
-    "keep": "--keep", "budget": "--budget", "path": "-o", "max_error": "--max-error",
-    "min_top1": "--min-top1", "c_array": "--c-array",
+    "representative_data": ["--data"], "data": ["--test-data", "--data"],
+    "labels": ["--labels"], "quantization": ["--int8"], "io_dtype": ["--io-dtype"],
+    "target": ["--target"], "inputs": ["--inputs"], "round_to": ["--round-to"],
+    "min_units": ["--min-units"], "keep": ["--keep"], "budget": ["--budget"],
+    "path": ["-o", "--html"], "max_error": ["--max-error"], "files": ["--tflite"],
+    "min_top1": ["--min-top1"], "c_array": ["--c-array"],
 }  # fmt: skip
 
 
@@ -99,10 +100,17 @@ def _shown(text: str) -> Iterator[None]:
 def sentence(error: object) -> str:
     """An error as the command line says it: one line, options for arguments."""
     line = " ".join(str(error).split()) or type(error).__name__
-    line = re.sub(r"`(\w+)`", lambda m: _SPELLED.get(m[1], m[0]), line)
+    line = re.sub(r"`(\w+)`", lambda m: _option(m[1]) or m[0], line)
     line = re.sub(r"quantization='(\w+)'", r"--\1", line)
     pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})=(?=\S)"
-    return re.sub(pattern, lambda m: f"{_SPELLED[m[1]]} ", line)
+    return re.sub(pattern, lambda m: f"{_option(m[1]) or m[1]} ", line)
+
+
+def _option(argument: str) -> str | None:
+    """The option of the running command that sets an argument of a function."""
+    context = click.get_current_context(silent=True)
+    has = {o for p in context.command.params for o in p.opts} if context else set()
+    return next((name for name in _SPELLED.get(argument, []) if name in has), None)
 
 
 def _extra(error: Exception) -> str:

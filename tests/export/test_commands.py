@@ -93,11 +93,14 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     "options, message",
     [
         (["--int8"], "--int8 takes --data"),
+        (["--labels", "y.npy"], "--labels must hold the class of each example in --te"),
         (["--target", "tpu"], "--target must be one of"),
         (["--target", "edgetpu"], "--target 'edgetpu' takes --int8"),
     ],
 )
-def test_errors_are_one_message(tmp_path, saved, options, message):
+def test_errors_are_one_message(tmp_path, saved, options, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("y.npy", np.zeros(3, int))
     done = keras_l0("export", saved, "-o", tmp_path / "net.tflite", *options)
     assert done.exit_code == 1 and message in done.output
     assert "Traceback" not in done.output
