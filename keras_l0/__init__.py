@@ -32,6 +32,7 @@ from keras_l0.latency_table import LatencyTable
 from keras_l0.layers import GateOptions
 from keras_l0.layers import find_gates as gates
 from keras_l0.optimizers import exclude_from_weight_decay
+from keras_l0.page import HtmlReport, html_report
 from keras_l0.plots import plot_gates, plot_history
 from keras_l0.report import Profile, profile, summary
 from keras_l0.rewrite import strip
@@ -40,10 +41,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget", "BudgetedModel", "Compaction", "ExportError", "ExportReport",
-    "GateOptions", "GatePlan", "HardConcrete", "LatencyTable", "Profile", "Rule",
-    "StripPlan", "add_gates", "benchmark", "calibrate", "callbacks", "compact",
-    "exclude_from_weight_decay", "fit_compacting", "gates", "layers", "measure_latency",
-    "plan", "plan_gates", "plot_gates", "plot_history", "profile", "quantize_aware",
-    "register_strip_rule", "regularizers", "schedules", "strip", "summary", "to_tflite",
-    "with_budget",
+    "GateOptions", "GatePlan", "HardConcrete", "HtmlReport", "LatencyTable", "Profile",
+    "Rule", "StripPlan", "add_gates", "benchmark", "calibrate", "callbacks", "compact",
+    "exclude_from_weight_decay", "fit_compacting", "gates", "html_report", "layers",
+    "measure_latency", "plan", "plan_gates", "plot_gates", "plot_history", "profile",
+    "quantize_aware", "register_strip_rule", "regularizers", "schedules", "strip",
+    "summary", "to_tflite", "with_budget",
 ]  # fmt: skip

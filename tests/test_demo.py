@@ -235,9 +235,7 @@ def test_nan_is_a_difference():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "module", ["matplotlib", "sklearn.datasets", "ai_edge_litert", "rich"]
-)
+@pytest.mark.parametrize("module", ["matplotlib", "sklearn.datasets", "ai_edge_litert"])
 def test_missing_module_names_the_extra(module, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)
     said = sentence(demo("--output", tmp_path / "out"))
@@ -250,6 +248,23 @@ def test_missing_module_names_the_extra(module, monkeypatch, tmp_path):
 def test_output_that_is_a_file_fails(untrained, tmp_path):
     (tmp_path / "out").write_text("here already")
     assert "--output" in sentence(demo(*untrained))
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / "dense.keras").write_text("precious")
+    assert "--force" in sentence(demo("--output", tmp_path))
+    (tmp_path / "results.json").write_text("[1, 2]")
+    assert "dense.keras" in sentence(demo("--output", tmp_path))
+    assert (tmp_path / "dense.keras").read_text() == "precious"
+
+
+@pytest.mark.tensorflow
+def test_demo_runs_again_as_json(untrained, tmp_path):
+    for _ in range(2):
+        result = demo(*untrained, "--json")
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout)
+        assert told == json.loads((tmp_path / "out" / "results.json").read_text())
 
 
 # The images

@@ -60,7 +60,7 @@ def test_importing_brings_nothing_heavy_beside_keras():
     added = set(python(code).split())
     assert "keras_l0" in added
     assert not added & {"matplotlib", "pandas", "scipy", "sklearn", "ai_edge_litert"}
-    assert not added & {"click", "jax", "tensorflow", "torch"}
+    assert not added & {"click", "jinja2", "jax", "tensorflow", "torch"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,21 @@ def test_one_version_string():
         pass  # Run from a checkout.
 
 
+def test_the_oldest_dependencies_are_the_lower_bounds():
+    repository = ROOT.parent
+    if not (repository / "tests/oldest.txt").exists():
+        pytest.skip("not in a checkout")
+    setup = (repository / "setup.cfg").read_text()
+    bounds = dict(re.findall(r"^    ([\w-]+)>=([\d.]+)", setup, re.M))
+    del bounds["tensorflow"]  # tensorflow-cpu stands for it.
+    pinned = re.findall(
+        r"^([\w-]+)==([\d.]+)", (repository / "tests/oldest.txt").read_text(), re.M
+    )
+    assert [name for name, _ in pinned] == sorted(bounds)
+    for name, version in pinned:
+        assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", version), name
+
+
 def test_every_folder_is_a_package():
     """Wheels hold packages only: a checkout imports what an installation lacks."""
     folders = {path.parent for path in MODULES.values()}
@@ -198,6 +213,7 @@ BELOW = {
     "optimizers": {"hard_concrete", "regularizers", "layers"},
 }
 NEVER = {
+    "page": {"callbacks", "convert", "schedules", "cli", "demo"},
     "convert": {"schedules", "callbacks", "rewrite", "export", "report", "cli"},
     "schedules": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "files": {"layers", "analysis", "budget", "rewrite", "export", "report", "cli"},
@@ -205,14 +221,15 @@ NEVER = {
     "budget": {"convert", "callbacks", "rewrite", "export", "report", "cli"},
     "callbacks": {"export", "cli", "demo"},
     "rewrite": {
-        "callbacks", "compaction", "schedules", "export", "report", "cli", "demo",
+        "callbacks", "compaction", "schedules", "export", "report", "page", "cli",
+        "demo",
     },
-    "report": {"callbacks", "cli", "demo"},
+    "report": {"callbacks", "page", "cli", "demo"},
     "narrowing": {"budget", "budgeted", "callbacks", "compaction", "export", "report"},
     "slots": {"analysis", "budget", "budgeted", "callbacks", "rewrite"},
     "compaction": {"callbacks", "compacting", "convert", "export", "report", "cli"},
     "compacting": {"callbacks", "convert", "export", "report", "cli"},
-    "export": {"callbacks", "convert", "cli", "demo"},
+    "export": {"callbacks", "convert", "page", "cli", "demo"},
 }  # fmt: skip
 
 
@@ -296,8 +313,9 @@ def test_there_are_examples_to_run():
     [
         "Budget", "Compaction", "ExportReport", "GateOptions", "HardConcrete",
         "LatencyTable", "Profile", "Rule", "StripPlan", "add_gates", "benchmark",
-        "callbacks", "compact", "fit_compacting", "gates", "layers", "measure_latency",
-        "plan", "plan_gates", "profile", "quantize_aware", "register_strip_rule",
+        "callbacks", "compact", "fit_compacting", "gates", "html_report", "layers",
+        "measure_latency", "plan", "plan_gates", "profile", "quantize_aware",
+        "register_strip_rule",
         "regularizers", "strip", "to_tflite", "with_budget",
     ],
 )  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Size
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.plan_text import story, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,54 +103,11 @@ class StripPlan:
         )
 
     def __str__(self) -> str:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+        return text(self)
 
-        text = io.StringIO()
-        console = Console(
-            file=text,
-            width=100,
-            no_color=True,
-            highlight=False,
-            force_jupyter=False,
-        )
-        table = Table(box=box.SIMPLE, title=f"Plan for {self.model!r}")
-        longest = max((len(row.name) for row in self.layers), default=0)
-        table.add_column("layer", overflow="fold", min_width=min(longest, 32))
-        table.add_column("type", overflow="fold")
-        for title in ("units", "kept", "parameters", "after", "MACs", "after"):
-            table.add_column(title, justify="right")
-        table.add_column("note", overflow="fold")
-        for row in self.layers:
-            numbers = (row.units, row.kept, row.before.params, row.after.params,
-                       row.before.macs, row.after.macs)  # fmt: skip
-            table.add_row(row.name, row.kind, *(f"{n:,}" for n in numbers), row.note)
-        table.add_section()
-        table.add_row(
-            "total", "", "", "",
-            *(f"{n:,}" for n in (self.before.params, self.after.params,
-                                 self.before.macs, self.after.macs)), "",
-        )  # fmt: skip
-        console.print(table)
-        for name, kept in self.kept_inputs.items():
-            console.print(f"input {name!r} ({self.inputs}): reads {_ranges(kept)}")
-        for group in self.groups:
-            names = " + ".join(group.layers)
-            console.print(f"tied: {names}: {group.units} -> {group.kept}", markup=False)
-        for barrier in self.barriers:
-            held = f" (holds back {barrier.held:,} parameters)" if barrier.held else ""
-            console.print(
-                f"barrier {barrier.name!r} ({barrier.kind}): {barrier.reason}{held}",
-                markup=False,
-            )
-        console.print(
-            f"Gates could reach {self.reachable:.1%} of the kernel parameters outside "
-            "the output layers."
-        )
-        for note in self.notes:
-            console.print(note, markup=False)
-        return text.getvalue()
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """What a `rich.console.Console` prints: the same in the width that it has."""
+        return story(self, options.max_width)
 
 
 def plan(
@@ -294,15 +252,3 @@ def _kept_inputs(analysis: Analysis, after: Evaluation) -> dict[str, list[int]]:
         )
         if analysis.channels[slot].axis is not None and analysis.channels[slot].size > 1
     }
-
-
-def _ranges(indices: list[int]) -> str:
-    """Indices as compact ranges: 0-2, 5."""
-    runs: list[list[int]] = []
-    for i in indices:
-        if runs and runs[-1][1] == i - 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    spelled = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
-    return f"{len(indices)} features: {', '.join(spelled)}"

@@ -153,6 +153,7 @@ def _train_both(
         progress.TextColumn("epochs  {task.fields[figures]}"),
         progress.TimeRemainingColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
     models = {}
     with bars:

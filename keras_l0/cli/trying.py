@@ -1,13 +1,20 @@
-"""The command line: ``keras-l0`` and ``python -m keras_l0``."""
+"""``keras-l0 demo``."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import click
 
-import keras_l0
+from keras_l0.cli.arguments import json_option
+from keras_l0.cli.saying import say_json, stderr, stdout
+
+_FILES = (
+    "dense.keras", "gated.keras", "stripped.keras", "dense.tflite", "stripped.tflite",
+    "kept.png", "results.json",
+)  # fmt: skip
 
 
 def _finite(
@@ -18,25 +25,7 @@ def _finite(
     return value
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
-    no_args_is_help=True,
-)
-@click.version_option(
-    keras_l0.__version__, prog_name="keras-l0", message="%(prog)s %(version)s"
-)
-def main() -> None:
-    """Makes Keras 3 networks smaller while they train.
-
-    Every unit of a layer gets a gate, training learns which gates to close, and strip
-    takes the closed units out. Start with
-
-    \b
-        keras-l0 demo
-    """  # noqa: D301  (click's mark of a paragraph that is not to be rewrapped)
-
-
-@main.command(no_args_is_help=False)
+@click.command(no_args_is_help=False)
 @click.option(
     "--network",
     type=click.Choice(["conv", "mlp"]),
@@ -92,6 +81,10 @@ def main() -> None:
     show_default=True,
     help="Seed of weights, gates and batches.",
 )
+@click.option(
+    "--force", is_flag=True, help="Replace files in DIR that are not a demo's."
+)
+@json_option
 def demo(
     network: str,
     dataset: str | None,
@@ -100,6 +93,8 @@ def demo(
     epochs: int | None,
     l0: float | None,
     seed: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Trains, prunes, exports and compares a small network.
 
@@ -123,88 +118,32 @@ def demo(
         raise click.UsageError(
             "The digits come with scikit-learn: give --dataset digits or --data."
         )
-    from keras_l0.demo import DemoError, Settings, require, run, show
+    from keras_l0.demo import DemoError, Settings, run, show
 
     settings = Settings(output, network, dataset or "digits", data, epochs, l0, seed)
+    if not force:
+        _refuse_files_of_others(output)
     try:
-        console = require("rich.console", "print its table").Console(highlight=False)
-        show(run(settings, console), console)
+        results = run(settings, stderr())
     except DemoError as error:
         raise click.ClickException(str(error)) from error
+    if as_json:
+        say_json(results)
+        return
+    show(results, stdout())
     click.echo(f"Files are in {output}: kept.png shows what survived.")
 
 
-@main.command()
-@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option(
-    "--quantization",
-    type=click.Choice(["float16", "dynamic", "int8"]),
-    help="Weights in 16 or 8 bits, or all of it in 8 bits.  [default: float32]",
-)
-@click.option(
-    "--representative-data",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE.npy|npz",
-    help="Examples to calibrate int8 on: one array, or one per input by its name.",
-)
-@click.option(
-    "--target", metavar="NAME", help="edgetpu, micro, ethos-u, ethos-u55-256 ..."
-)
-@click.option(
-    "--inputs",
-    type=click.Choice(["keep", "gather", "narrow"]),
-    default="keep",
-    show_default=True,
-    help="What becomes of input features that no open gate reads.",
-)
-def export(
-    model: Path,
-    output: Path,
-    quantization: str | None,
-    representative_data: Path | None,
-    target: str | None,
-    inputs: str,
-) -> None:
-    """Writes the .keras file MODEL as the .tflite file OUTPUT.
-
-    A gated model is stripped first. The file is compared with Keras, and left only if
-    the two agree.
-    """
-    import keras
-    import numpy as np
-
+def _refuse_files_of_others(folder: Path) -> None:
+    """Refuses a folder whose files a demo would replace, and did not write."""
+    found = [name for name in _FILES if (folder / name).exists()]
     try:
-        data = None
-        if representative_data is not None:
-            data = np.load(representative_data, allow_pickle=False)
-            if hasattr(data, "files"):
-                data = {name: data[name] for name in data.files}
-        report = keras_l0.to_tflite(
-            keras.models.load_model(model, compile=False),
-            output,
-            quantization,
-            data,
-            target=target,
-            inputs=inputs,
+        written = json.loads((folder / "results.json").read_text())
+        ours = {"network", "stripped"} <= set(written)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if found and not ours:
+        raise click.ClickException(
+            f"{folder} holds {found[0]}, and no results of an earlier demo: choose "
+            "another --output, or --force replaces it."
         )
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(report)
-
-
-@main.command()
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
-@click.option("--runs", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-def bench(files: tuple[Path, ...], runs: int, threads: int) -> None:
-    """Times .tflite FILES in turns; ratios are to the first one."""
-    try:
-        click.echo(keras_l0.benchmark(list(files), runs, threads))
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise click.ClickException(str(error)) from error

@@ -1,0 +1,133 @@
+"""`html_report`: all that there is to see of a model, in one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_l0.analysis.plan as planning
+from keras_l0.analysis.graph import require_finite
+from keras_l0.analysis.passes import Analysis
+from keras_l0.export.files import check_destination, write_atomically
+from keras_l0.layers import find_gates
+from keras_l0.page.drawing import drawing
+from keras_l0.page.features import filters, input_maps
+from keras_l0.page.layers import bars
+from keras_l0.page.rows import SizeRow, file_rows, keras_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class HtmlReport:
+    """What `html_report` wrote.
+
+    Attributes:
+        path: The page.
+        bytes: Its size.
+        rows: The table of sizes, latencies and accuracies.
+    """
+
+    path: Path
+    bytes: int
+    rows: tuple[SizeRow, ...]
+
+
+def html_report(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    before: keras.Model | None = None,
+    files: Sequence[str | os.PathLike[str]] = (),
+    data: Any = None,
+    labels: Any = None,
+    inputs: str = "keep",
+    runs: int = 100,
+) -> HtmlReport:
+    """Writes a page about a model: what was removed, and what it gained and cost.
+
+    The page is one file that loads nothing from elsewhere. It shows the network with
+    the units of each layer before and after, the input features that are read, the
+    filters of the first convolution, sizes, latencies and accuracies, and what strip
+    must not look through, with the reasons.
+
+    Args:
+        model: A built Sequential or functional model. Of a gated one, "after" is what
+            `keras_l0.strip` leaves of it.
+        path: The file to write; one that is there is replaced.
+        before: The model that it was made from, such as the dense or the gated one.
+            Layers are compared by name.
+        files: .tflite files made of it, to be timed on this machine.
+        data: Examples to measure accuracies on, as ``model.predict`` takes them.
+        labels: The classes of ``data``, integers or one-hot.
+        inputs: As in `keras_l0.strip`.
+        runs: Timed inferences of each file.
+
+    Returns:
+        An `HtmlReport`, with the numbers of the page's table.
+
+    Raises:
+        TypeError: If a model is not a Keras model, or ``path`` is not a path.
+        ValueError: If a model has no readable graph or holds a NaN or infinite weight,
+            a file is not a .tflite file, or ``data`` and ``labels`` do not fit.
+        OSError: If ``path`` cannot be written to.
+        ImportError: If there are ``files`` and LiteRT is not installed.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(3), keras.layers.Dense(2)])
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> page = keras_l0.html_report(model, "model.html")
+        >>> [(row.name, row.params) for row in page.rows]
+        [('all gates open', 23), ('stripped', 16)]
+    """
+    destination = check_destination(path)
+    for one in (model, *([] if before is None else [before])):
+        require_finite(one)
+    if (data is None) != (labels is None):
+        raise ValueError(
+            "`data` and `labels` must come together, to measure accuracies. Received: "
+            f"{'labels' if data is None else 'data'} only"
+        )
+    plan = planning.plan(model, inputs)
+    analysis = Analysis(model, inputs)
+    earlier = None if before is None else Analysis(before)
+    rows = (
+        *keras_rows(model, before, inputs, data, labels),
+        *file_rows(files, data, labels, runs),
+    )
+    content = _template().render(
+        title=model.name,
+        gated=bool(find_gates(model)),
+        compared=before is not None,
+        plan=plan,
+        rows=rows,
+        drawing=drawing(analysis, earlier, {b.name for b in plan.barriers}),
+        bars=bars(model, before, inputs),
+        maps=input_maps(analysis),
+        filters=filters(analysis),
+    )
+    encoded = content.encode()
+    write_atomically(destination, encoded)
+    return HtmlReport(destination, len(encoded), rows)
+
+
+def _template() -> Any:
+    """The page to fill in. Whatever goes into it is escaped."""
+    import jinja2
+
+    source = importlib.resources.files("keras_l0.page").joinpath("page.html")
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    return environment.from_string(source.read_text("utf-8"))
