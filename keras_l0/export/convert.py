@@ -142,6 +142,8 @@ def convert(
                 converter.target_spec.supported_ops.append(sets.SELECT_TF_OPS)
             if options.quantization:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if options.sparse:
+                converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
             if options.quantization == "float16":
                 converter.target_spec.supported_types = [tf.float16]
             if calibrated:

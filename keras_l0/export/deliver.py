@@ -20,6 +20,7 @@ from keras_l0.export.latency import quick_latency
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError, ExportReport, accuracy
 from keras_l0.export.signature import Signature
+from keras_l0.export.sparse import check_sparse, sparse_counts, zero_share
 from keras_l0.export.targets import examine
 from keras_l0.export.verify import Limits, compare, run
 from keras_l0.report import profile
@@ -72,6 +73,7 @@ class Delivery:
             dict(zip(signature.outputs, model.output_names, strict=True)),
         )
         self._check_ops(ops)
+        check_sparse(ops)
         found: dict[str, Any] = {"max_difference": None, "tolerance": None}
         if self._runs:
             found |= self._run(content, ops)
@@ -92,6 +94,8 @@ class Delivery:
             inputs=signature.inputs,
             outputs=signature.outputs,
             quantization=self.options.quantization,
+            zeros=zero_share(model),
+            **sparse_counts(ops),
             **found,
         )
         write_atomically(self.path, content)

@@ -14,6 +14,7 @@ from keras_l0.analysis.precision import in_float32
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError
 from keras_l0.export.silence import silence
+from keras_l0.export.sparse import BLOCK, block_gated
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
 from keras_l0.rewrite import strip
@@ -45,7 +46,11 @@ def plain_form(
 ) -> tuple[keras.Model, Options]:
     """The model without gates, functional, in a form that the converter takes."""
     if find_gates(model):
-        model = strip(model, inputs=inputs)
+        if options.sparse:
+            # Blocks of inputs have to stay side by side, and to fill the width.
+            model = strip(model, inputs, keep=block_gated(model), round_to=BLOCK)
+        else:
+            model = strip(model, inputs)
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs, name=model.name)
     fixed = {tensor.shape[0] for tensor in model.inputs} - {None}

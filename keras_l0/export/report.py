@@ -6,6 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+# Below, the converter stores zeros like other numbers.
+_MANY_ZEROS = 0.3
+
 
 class ExportError(RuntimeError):
     """The model could not be converted, or the file does not compute what it should."""
@@ -42,6 +45,9 @@ class ExportReport:
         dense_params: Parameters with all gates open, if the model had gates.
         dense_macs: Multiply-accumulates with all gates open, if the model had gates.
         target: What the target makes of the file, a `TargetReport`, if one was given.
+        zeros: Share of the weights, biases and the like aside, that are 0.
+        sparse: How many tensors of weights are stored without their zeros.
+        skipping: How many operations do not compute with these zeros, either.
     """
 
     path: Path
@@ -63,6 +69,9 @@ class ExportReport:
     dense_params: int | None = None
     dense_macs: int | None = None
     target: Any = None
+    zeros: float = 0.0
+    sparse: int = 0
+    skipping: int = 0
 
     def __repr__(self) -> str:
         return f"ExportReport({str(self.path)!r}, {self.bytes:,} bytes)"
@@ -77,6 +86,8 @@ class ExportReport:
             f"  {', '.join(f'{count} {name}' for name, count in ops)}",
             f"  {self._verified()}",
         ]
+        if self.sparse or self.zeros > _MANY_ZEROS:
+            lines.append(f"  {self._zeros()}")
         if self.latency is not None:
             lines.append(f"  {self.latency} per inference on this machine")
         if self.accuracy is not None:
@@ -97,6 +108,18 @@ class ExportReport:
                 was = "" if before is None else f"{before:,} -> "
                 counted.append(f"{was}{now:,} {what}")
         return counted
+
+    def _zeros(self) -> str:
+        if not self.sparse:
+            saves = "no time, and of bytes those of gzip: sparse=True saves all of them"
+        elif self.skipping:
+            saves = (
+                f"bytes in {self.sparse} tensors, and time in {self.skipping} "
+                "operations that skip blocks of zeros"
+            )
+        else:
+            saves = f"bytes in {self.sparse} tensors, and no time"
+        return f"{self.zeros:.0%} of the weights are 0, which saves {saves}"
 
     def _verified(self) -> str:
         if self.max_difference is None:

@@ -57,6 +57,7 @@ def to_tflite(
     allow: tuple[str, ...] = (),
     target: str | None = None,
     c_array: str | os.PathLike[str] | None = None,
+    sparse: bool = False,
 ) -> ExportReport:
     """Writes a model as a .tflite file of builtin operations only.
 
@@ -112,6 +113,12 @@ def to_tflite(
             ``"ethos-u55-128"``, or another configuration of that NPU: Arm's Vela says
             what maps and how fast it should be (extra ``ethos-u``).
         c_array: A .cc file to write the bytes to as a C++ array, with a header beside.
+        sparse: Whether a float32 file stores kernels that are mostly 0 without the
+            zeros: for gates of ``granularity=(1, 4)`` or ``"weights"``. It saves bytes,
+            and no time, but in fully connected operations with blocks of four inputs.
+            Other files do not run with sparse weights, so it is refused for them.
+            Layers whose blocks are gated then keep all units, so that blocks stay side
+            by side, and others a multiple of 4.
 
     Returns:
         An `ExportReport`; ``print`` shows it.
@@ -142,7 +149,7 @@ def to_tflite(
         )
     if io_dtype is None:
         io_dtype = "int8" if target and quantization == "int8" else "float32"
-    options = Options(quantization, io_dtype, batch_size, allow, target)
+    options = Options(quantization, io_dtype, batch_size, allow, target, sparse)
     if target == "edgetpu" and inputs == "gather":
         raise ValueError(
             "target='edgetpu' takes inputs='keep' or 'narrow': the Edge TPU has no "
