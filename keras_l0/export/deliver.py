@@ -43,6 +43,7 @@ class Delivery:
         verify: Whether to compare at all.
         limits: How far a quantized file may be off; None for a float file.
         dense: Size of the model with all gates open, if it had gates.
+        before: The export to compare with, and its file, if any.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Delivery:
     verify: bool
     limits: Limits | None
     dense: Size | None = None
+    before: tuple[ExportReport, bytes] | None = None
 
     def deliver(self, content: bytes) -> ExportReport:
         """Writes the bytes if all is well with them.
@@ -81,6 +83,8 @@ class Delivery:
             found["target"] = examine(
                 self.options.target, content, ops, lambda: self._run_micro(content)
             )
+        if self.before is not None:
+            found.setdefault("before", self.before[0])
         if self.dense is not None:
             found["dense_params"] = self.dense.params
             found["dense_macs"] = self.dense.macs
@@ -115,7 +119,12 @@ class Delivery:
         except ExportError as error:
             raise _explained(error, ops) from error
         found = self._compared(received, self.batch)
-        found["latency"] = quick_latency(content)
+        if self.before is None:
+            (found["latency"],) = quick_latency([content])
+        else:
+            report, earlier = self.before
+            was, found["latency"] = quick_latency([earlier, content])
+            found["before"] = dataclasses.replace(report, latency=was)
         if self.classes is not None:
             (expected,) = self.expected(self.batch)
             found["accuracy"] = accuracy(received[0], self.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import tempfile
@@ -21,7 +22,7 @@ from keras_l0.export.deliver import Delivery
 from keras_l0.export.files import check_destination
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
-from keras_l0.export.report import ExportReport
+from keras_l0.export.report import ExportError, ExportReport
 from keras_l0.export.representative import read_representative
 from keras_l0.export.signature import Signature
 from keras_l0.export.verify import Limits
@@ -58,6 +59,7 @@ def to_tflite(
     target: str | None = None,
     c_array: str | os.PathLike[str] | None = None,
     sparse: bool = False,
+    before: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a model as a .tflite file of builtin operations only.
 
@@ -119,13 +121,17 @@ def to_tflite(
             Other files do not run with sparse weights, so it is refused for them.
             Layers whose blocks are gated then keep all units, so that blocks stay side
             by side, and others a multiple of 4.
+        before: The network that this one was made from, or another of the same inputs:
+            it is converted and run in the same way, and the report shows bytes, sizes,
+            latency and accuracy before and after.
 
     Returns:
         An `ExportReport`; ``print`` shows it.
 
     Raises:
         ImportError: If TensorFlow, LiteRT or what the target takes is not installed.
-        TypeError: If ``path`` is not a path, or ``model`` not a Keras model.
+        TypeError: If ``path`` is not a path, or ``model`` or ``before`` not a Keras
+            model.
         ValueError: If the model is subclassed, not built, holds NaN or infinite
             weights, has inputs of unknown sizes, an option is unknown, or
             ``representative_data`` (which ``"int8"`` takes), ``data`` or ``labels`` do
@@ -177,6 +183,10 @@ def to_tflite(
         batch = representative or random_arrays(plain, _EXAMPLES)
     classes = class_indices(plain, data, labels, len(batch[0]))
 
+    earlier = None
+    if before is not None:
+        options_before = dataclasses.replace(options, target=None, sparse=False)
+        earlier = _before(before, options_before, representative, batch, labels, verify)
     dense = profile(model, inputs).dense if find_gates(model) else None
     return Delivery(
         path=destination,
@@ -190,7 +200,37 @@ def to_tflite(
         verify=verify,
         limits=Limits(max_error, min_top1) if quantization else None,
         dense=dense,
+        before=earlier,
     ).deliver(_content(plain, signature, options, representative))
+
+
+def _before(
+    model: keras.Model,
+    options: Options,
+    representative: list[np.ndarray] | None,
+    batch: list[np.ndarray],
+    labels: Any,
+    verify: bool,
+) -> tuple[ExportReport, bytes]:
+    """The report and the bytes of the network to compare with."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`before` must be a Keras model. Received: {model!r} of type "
+            f"{type(model).__name__}"
+        )
+    with tempfile.TemporaryDirectory(prefix="keras-l0-") as folder:
+        path = os.path.join(folder, "before.tflite")
+        try:
+            report = to_tflite(
+                model, path, options.quantization, representative,
+                data=batch, labels=labels, verify=verify, max_error=np.inf,
+                batch_size=options.batch_size, io_dtype=options.io_dtype,
+                allow=options.allow,
+            )  # fmt: skip
+        except (ValueError, ExportError) as error:
+            raise type(error)(f"`before` could not be exported: {error}") from error
+        with open(path, "rb") as file:
+            return report, file.read()
 
 
 def _content(
