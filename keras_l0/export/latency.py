@@ -117,8 +117,8 @@ def benchmark(
         A `Benchmark`; ``print`` shows it as a table.
 
     Raises:
-        ValueError: If ``runs`` or ``threads`` is not positive, no file is given, or one
-            is not a .tflite file.
+        ValueError: If ``runs`` or ``threads`` is no positive integer, no file is given,
+            or one is not a .tflite file.
 
     Example:
         >>> import keras_l0
@@ -180,8 +180,10 @@ def _paths(
 def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
     """Seconds of every timed run, a row per file."""
     for name, value in (("runs", runs), ("threads", threads)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
+            )
     with silence():
         interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
     seconds = np.zeros((len(interpreters), runs))

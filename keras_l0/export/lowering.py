@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import keras
 from keras import layers, ops
+from keras.src.ops.numpy import Argmax
 
 _UPSAMPLING = layers.UpSampling2D.call
 _NORMALIZATION = layers.LayerNormalization.call
+_ARGMAX = Argmax.call
 
 
 @contextlib.contextmanager
@@ -19,7 +20,8 @@ def lowered() -> Iterator[None]:
 
     Keras repeats rows and columns by reshapes and tiles, five operations of five
     dimensions where TFLite has one. Its normalizations negate means, which TFLite does
-    in float only, and subtract squares, which 8 bits are too few for.
+    in float only, and subtract squares, which 8 bits are too few for. Its argmax tells
+    zeros from negative ones, bit by bit, which TFLite cannot.
 
     Yields:
         None.
@@ -88,8 +90,18 @@ def _standardized(
     return outputs
 
 
-_CALLS: dict[type[keras.Layer], Callable[..., Any]] = {
+def _argmax(self: Any, x: Any) -> Any:
+    import tensorflow as tf
+
+    if self.axis is None:
+        return _ARGMAX(self, x)
+    indices = tf.argmax(x, self.axis, output_type="int32")
+    return ops.expand_dims(indices, self.axis) if self.keepdims else indices
+
+
+_CALLS: dict[Any, Callable[..., Any]] = {
     layers.UpSampling2D: _upsample,
     layers.LayerNormalization: _normalize,
     layers.GroupNormalization: _normalize_groups,
+    Argmax: _argmax,
 }

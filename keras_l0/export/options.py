@@ -62,7 +62,13 @@ class Options:
                 "`batch_size` must be a positive integer, or None for any number of "
                 f"examples per inference. Received: batch_size={size!r}"
             )
-        if isinstance(self.allow, str) or not set(self.allow) <= set(ALLOWED):
+        if not isinstance(self.sparse, bool):
+            raise ValueError(
+                f"`sparse` must be True or False. Received: sparse={self.sparse!r}"
+            )
+        if not isinstance(self.allow, (tuple, list, set)) or any(
+            item not in ALLOWED for item in self.allow
+        ):
             raise ValueError(
                 f"`allow` must be a tuple of {' or '.join(map(repr, ALLOWED))}. "
                 f"Received: allow={self.allow!r}"

@@ -23,7 +23,7 @@ from keras_l0.export.files import check_destination
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportError, ExportReport
-from keras_l0.export.representative import read_representative
+from keras_l0.export.representative import read_representative, require_finite_data
 from keras_l0.export.signature import Signature
 from keras_l0.export.verify import Limits
 from keras_l0.layers import find_gates
@@ -135,7 +135,7 @@ def to_tflite(
         ValueError: If the model is subclassed, not built, holds NaN or infinite
             weights, has inputs of unknown sizes, an option is unknown, or
             ``representative_data`` (which ``"int8"`` takes), ``data`` or ``labels`` do
-            not fit.
+            not fit or hold NaN.
         OSError: If ``path`` cannot be written to.
         ExportError: If the model has no form in builtin operations, or the file does
             not agree with it.
@@ -155,13 +155,14 @@ def to_tflite(
         )
     if io_dtype is None:
         io_dtype = "int8" if target and quantization == "int8" else "float32"
+    limits = Limits(max_error, min_top1)
     options = Options(quantization, io_dtype, batch_size, allow, target, sparse)
     if target == "edgetpu" and inputs == "gather":
         raise ValueError(
             "target='edgetpu' takes inputs='keep' or 'narrow': the Edge TPU has no "
             "GATHER. Received: inputs='gather'"
         )
-    c_path = None if c_array is None else check_c_path(c_array)
+    c_path = None if c_array is None else check_c_path(c_array, destination)
     if options.int8 and representative_data is None:
         raise ValueError(
             "quantization='int8' takes `representative_data`, a few hundred examples "
@@ -179,6 +180,7 @@ def to_tflite(
         )
     if data is not None:
         batch = arrays(plain, data, signature.inputs)
+        require_finite_data("data", plain, batch)
     else:
         batch = representative or random_arrays(plain, _EXAMPLES)
     classes = class_indices(plain, data, labels, len(batch[0]))
@@ -198,7 +200,7 @@ def to_tflite(
         classes=classes,
         expected=functools.partial(outputs, plain),
         verify=verify,
-        limits=Limits(max_error, min_top1) if quantization else None,
+        limits=limits if quantization else None,
         dense=dense,
         before=earlier,
     ).deliver(_content(plain, signature, options, representative))
