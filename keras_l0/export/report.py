@@ -125,12 +125,9 @@ class ExportReport:
         if not self.sparse:
             saves = "no time, and of bytes those of gzip: sparse=True saves all of them"
         elif self.skipping:
-            saves = (
-                f"bytes in {self.sparse} tensors, and time in {self.skipping} "
-                "operations that skip blocks of zeros"
-            )
+            saves = f"bytes, and time in the {self.skipping} operations that skip them"
         else:
-            saves = f"bytes in {self.sparse} tensors, and no time"
+            saves = "bytes, and no time"
         return f"{self.zeros:.0%} of the weights are 0, which saves {saves}"
 
     def _verified(self) -> str:
