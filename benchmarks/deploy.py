@@ -266,7 +266,8 @@ def run(
         found = measure(model, data, folder, inputs or "keep")
         if inputs:
             found["settings"] = gated_settings(network, args)
-        records.append({"network": network, "variant": variant, **found})
+        about = {"epochs": args.epochs, "commit": COMMIT}
+        records.append({"network": network, "variant": variant, **about, **found})
         print(f"{network}, {variant}: {found['float32']}", flush=True)
     for precision in ("float32", "int8"):
         paths = [
@@ -314,9 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         records += run(network, data, args)
     modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
     about = {
-        "commit": COMMIT,
         "seed": args.seed,
-        "epochs": args.epochs,
         "sparsity": SPARSITY,
         "npu": NPU,
         "runs": args.runs,

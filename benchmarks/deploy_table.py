@@ -30,7 +30,12 @@ def render(result: dict[str, Any]) -> str:
         rows = [record for record in records if record["network"] == network]
         lines += ["", f"## {network}", ""]
         for settings in [row["settings"] for row in rows if "settings" in row][:1]:
-            lines += [f"Gates: {settings['epochs']} epochs {_how(settings)}.", ""]
+            lines += [
+                f"Dense: {rows[0]['epochs']} epochs, and as many to prune it. Gates: "
+                f"{settings['epochs']} epochs {_how(settings)}. "
+                f"Commit {rows[0]['commit']}.",
+                "",
+            ]
         for precision in ("float32", "int8"):
             lines += [
                 f"| {precision} | parameters | MACs | bytes | gzip | error | latency | "
@@ -52,7 +57,7 @@ def render(result: dict[str, Any]) -> str:
         lines += ["", *_scaling(result["scaling"])]
     lines.append("")
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
-    lines.append(f"Commit {about['commit']}; {versions}.")
+    lines.append(f"Versions: {versions}.")
     return "\n".join(lines)
 
 
@@ -69,8 +74,8 @@ def _scaling(rows: list[dict[str, Any]]) -> list[str]:
         "## Latency and MACs",
         "",
         "A residual network of 128, 256 and 512 channels on images of 28 x 28, "
-        "float32, not trained, zeros as images. Of each layer the share of units in the first "
-        "column is open; CPU time of one thread.",
+        "float32, not trained, zeros as images. Of each layer the share of units in the "
+        "first column is open; CPU time of one thread.",
         "",
         "| open | parameters | MACs | latency | latency over MACs |",
         "|---|---|---|---|---|",
