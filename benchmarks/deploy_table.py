@@ -74,8 +74,8 @@ def _scaling(rows: list[dict[str, Any]]) -> list[str]:
         "## Latency and MACs",
         "",
         "A residual network of 128, 256 and 512 channels on images of 28 x 28, "
-        "float32, not trained, zeros as images. Of each layer the share of units in the "
-        "first column is open; CPU time of one thread.",
+        "float32, not trained, zeros as images. Of each layer the share of units in "
+        "the first column is open; CPU time of one thread.",
         "",
         "| open | parameters | MACs | latency | latency over MACs |",
         "|---|---|---|---|---|",
