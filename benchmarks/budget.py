@@ -43,17 +43,19 @@ SETTINGS = {"learning_rate": 2e-3, "batch_size": 128, "schedule": "cosine"}
 STRENGTHS = (1e-6, 3e-6, 1e-5, 3e-5)
 
 
-def residual() -> keras.Model:
-    """Three stages of one residual block, 16, 32 and 64 channels wide."""
+def residual(
+    widths: tuple[int, ...] = (16, 32, 64), stem_strides: int = 2
+) -> keras.Model:
+    """Stages of one residual block each, so many channels wide."""
 
     def normalized(x: Any, filters: int, strides: int = 1, size: int = 3) -> Any:
         options = {"strides": strides, "padding": "same", "use_bias": False}
         return layers.BatchNormalization()(layers.Conv2D(filters, size, **options)(x))
 
     inputs = keras.Input((28, 28, 1))
-    x = layers.ReLU()(normalized(inputs, 16, 2))
-    for filters in (16, 32, 64):
-        strides = 1 if filters == 16 else 2
+    x = layers.ReLU()(normalized(inputs, widths[0], stem_strides))
+    for filters in widths:
+        strides = 1 if filters == widths[0] else 2
         h = layers.ReLU()(normalized(x, filters, strides))
         h = normalized(h, filters)
         if strides == 2:

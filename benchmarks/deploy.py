@@ -3,12 +3,14 @@
     python benchmarks/mnist.py --models models
     python benchmarks/deploy.py --models models
 
-trains LeNet-300-100 and LeNet-5 without gates, prunes them by magnitude with
-tensorflow-model-optimization (where it is installed), takes the gated ones that
-``mnist.py`` left in the folder (or trains them), exports all in float32 and int8, and
-measures the files: bytes, accuracy, latency here, the arena of TFLite Micro, and what
-Arm's Vela estimates for an Ethos-U55-128. Trained networks stay in the folder, so that
-a run that was cut short goes on.
+trains LeNet-300-100, LeNet-5 and a residual network without gates, prunes them by
+magnitude with tensorflow-model-optimization (where it is installed), takes the gated
+LeNets that ``mnist.py`` left in the folder (or trains them), gates the trained residual
+network under a budget, exports all in float32 and int8, and measures the files: bytes,
+accuracy, latency here, the arena of TFLite Micro, and what Arm's Vela estimates for an
+Ethos-U55-128. Trained networks stay in the folder, so that a run that was cut short
+goes on. Files of one wide residual network, whose inferences take milliseconds, say how
+latency follows MACs; nobody trains that one.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import importlib.util
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import budget
 import keras
 import mnist
 import numpy as np
+import tensorflow as tf
 from checkout import COMMIT
 from deploy_table import render
 
@@ -39,11 +44,19 @@ SPARSITY = 0.9
 NPU = "ethos-u55-128"
 # Name -> what `strip` does with closed features; None for networks without gates.
 VARIANTS = {"dense": None, "tfmot": None, "ours": "keep", "ours-gather": "gather"}
+NETWORKS = (*mnist.NETWORKS, "residual")
+# Of the residual network, which is gated when it is trained.
+BUDGET = {"macs": 0.25}
+# How wide the one is that latency is measured on, and what stays open of each layer.
+WIDE = (128, 256, 512)
+SHARES = (0.8, 0.65, 0.5, 0.35, 0.25)
 
 
-def dense(network: str, settings: mnist.Settings) -> keras.Model:
-    """The network of `mnist.py` without its gates."""
-    model = mnist.build(network, settings)
+def dense(network: str) -> keras.Model:
+    """The network without its gates."""
+    if network == "residual":
+        return budget.residual()
+    model = mnist.build(network, mnist.SETTINGS[network])
     plain = [keras.Input(model.input_shape[1:], name="image")]
     for layer in model.layers:
         if isinstance(layer, keras_l0.layers.L0Gate):
@@ -93,10 +106,42 @@ def gated_file(network: str, args: argparse.Namespace) -> Path | None:
 
 def gated_settings(network: str, args: argparse.Namespace) -> dict[str, Any]:
     """What the gated network was trained with."""
+    if network == "residual":
+        return {"budget": BUDGET, "epochs": args.epochs}
     file = gated_file(network, args)
     if file is None:
         return json.loads(json.dumps(dataclasses.asdict(mnist.SETTINGS[network])))
     return json.loads(file.with_suffix(".json").read_text())["settings"]
+
+
+def fitted(
+    model: keras.Model,
+    data: list[np.ndarray],
+    args: argparse.Namespace,
+    **settings: Any,
+) -> keras.Model:
+    """The model, trained as those of `mnist.py` are."""
+    options = mnist.Settings(
+        **{"l0": (), "epochs": args.epochs, "learning_rate": 1e-3, **settings}
+    )
+    mnist.train(model, options, *data[:2])
+    return model
+
+
+def gated(
+    network: str, data: list[np.ndarray], args: argparse.Namespace
+) -> keras.Model:
+    """The network with gates, trained."""
+    if network == "residual":
+        before = trained(network, "dense", data, args)
+        limit = keras_l0.Budget(**BUDGET)
+        model = keras_l0.add_gates(before, budget=limit)
+        return fitted(model, data, args, learning_rate=2e-3)
+    settings = dataclasses.asdict(mnist.SETTINGS[network])
+    if args.tiny:
+        settings["epochs"] = 1
+    model = mnist.build(network, mnist.SETTINGS[network])
+    return fitted(model, data, args, **settings)
 
 
 def trained(
@@ -110,20 +155,64 @@ def trained(
     if path.exists():
         return keras.models.load_model(path, compile=False)
     keras.utils.set_random_seed(args.seed)
-    settings = mnist.SETTINGS[network]
     if kind == "tfmot":
         model = pruned(trained(network, "dense", data, args), data, args)
     elif kind == "dense":
-        model = dense(network, settings)
-        settings = dataclasses.replace(settings, epochs=args.epochs, learning_rate=1e-3)
-        mnist.train(model, settings, *data[:2])
+        model = fitted(dense(network), data, args)
     else:
-        model = mnist.build(network, settings)
-        if args.tiny:
-            settings = dataclasses.replace(settings, epochs=1)
-        mnist.train(model, settings, *data[:2])
+        model = gated(network, data, args)
     model.save(path)
     return model
+
+
+def scaling(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """How the latency of a wide network follows its MACs, in float32.
+
+    Which units are open is drawn: a file takes as long whatever its weights are.
+    """
+    model = keras_l0.add_gates(budget.residual(WIDE, stem_strides=1))
+    rng = np.random.default_rng(args.seed)
+    folder = args.models / "deploy-wide"
+    folder.mkdir(exist_ok=True)
+    records, paths = [], []
+    for share in (1.0, *SHARES):
+        for gate in keras_l0.gates(model):
+            ranks = rng.permutation(gate.count)
+            gate.assign_log_alpha(np.where(ranks < share * gate.count, 9.0, -9.0))
+        paths.append(folder / f"{share:g}.tflite")
+        report = keras_l0.to_tflite(model, paths[-1], verify=False)
+        records.append({"share": share, "params": report.params, "macs": report.macs})
+    for record, row in zip(
+        records, cpu_seconds(paths, max(3, args.runs // 5)), strict=True
+    ):
+        low, middle, high = np.percentile(row[1], (25, 50, 75))
+        record |= {
+            "milliseconds": 1000 * float(np.median(row[0])),
+            "ratio": middle,
+            "ratio_quartiles": (low, high),
+        }
+    return records
+
+
+def cpu_seconds(paths: list[Path], runs: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each file, the CPU seconds of runs in turns, and the shares of the first's.
+
+    Runs of several milliseconds are interrupted by what else a machine does, which wall
+    time would count.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreters = [Interpreter(str(path), num_threads=1) for path in paths]
+    seconds = np.zeros((len(paths), runs))
+    for interpreter in interpreters:
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+    for run in range(runs):
+        for row, interpreter in zip(seconds, interpreters, strict=True):
+            start = time.thread_time()
+            interpreter.invoke()
+            row[run] = time.thread_time() - start
+    return [(row, row / seconds[0]) for row in seconds]
 
 
 def measure(
@@ -164,7 +253,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """One record per variant of a network."""
     data = list(data)
-    shape = (-1, *dense(network, mnist.SETTINGS[network]).input_shape[1:])
+    shape = (-1, *dense(network).input_shape[1:])
     data[0], data[2] = data[0].reshape(shape), data[2].reshape(shape)
     records = []
     for variant, inputs in VARIANTS.items():
@@ -177,7 +266,8 @@ def run(
         found = measure(model, data, folder, inputs or "keep")
         if inputs:
             found["settings"] = gated_settings(network, args)
-        records.append({"network": network, "variant": variant, **found})
+        about = {"epochs": args.epochs, "commit": COMMIT}
+        records.append({"network": network, "variant": variant, **about, **found})
         print(f"{network}, {variant}: {found['float32']}", flush=True)
     for precision in ("float32", "int8"):
         paths = [
@@ -199,17 +289,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains what is not there yet, measures, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--network", nargs="+", choices=mnist.NETWORKS, default=list(mnist.NETWORKS))
+    add("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--models", type=Path, required=True, help="folder of networks and files")
     add("--seed", type=int, default=0)
-    add("--epochs", type=int, default=8, help="of the dense network, and of pruning it")
+    add("--epochs", type=int, default=8, help="of dense networks, and of pruning them")
     add("--runs", type=int, default=500, help="timed inferences of each file")
     add("--tiny", action="store_true", help="600 images, one epoch")
     add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
     add("--output", type=Path, default=HERE / "results-deploy.json")
+    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     if args.tiny:
         args.epochs, args.runs = 1, 3
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
     args.models.mkdir(parents=True, exist_ok=True)
     args.validation = False
     records = []
@@ -221,15 +315,13 @@ def main(arguments: list[str] | None = None) -> None:
         records += run(network, data, args)
     modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
     about = {
-        "commit": COMMIT,
         "seed": args.seed,
-        "epochs": args.epochs,
         "sparsity": SPARSITY,
         "npu": NPU,
         "runs": args.runs,
         "versions": {"python": platform.python_version(), **modules},
     }
-    result = {"about": about, "records": records}
+    result = {"about": about, "records": records, "scaling": scaling(args)}
     args.output.write_text(json.dumps(result, indent=1) + "\n")
     args.output.with_suffix(".md").write_text(render(result) + "\n")
 

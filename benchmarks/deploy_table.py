@@ -30,9 +30,12 @@ def render(result: dict[str, Any]) -> str:
         rows = [record for record in records if record["network"] == network]
         lines += ["", f"## {network}", ""]
         for settings in [row["settings"] for row in rows if "settings" in row][:1]:
-            strengths = ", ".join(f"{l0:g}" for l0 in settings["l0"])
-            epochs = f"{settings['epochs']} epochs of `mnist.py`"
-            lines += [f"Gates: {epochs}, `l0` = {strengths}.", ""]
+            lines += [
+                f"Dense: {rows[0]['epochs']} epochs, and as many to prune it. Gates: "
+                f"{settings['epochs']} epochs {_how(settings)}. "
+                f"Commit {rows[0]['commit']}.",
+                "",
+            ]
         for precision in ("float32", "int8"):
             lines += [
                 f"| {precision} | parameters | MACs | bytes | gzip | error | latency | "
@@ -50,10 +53,45 @@ def render(result: dict[str, Any]) -> str:
             ]
     while lines[-1] == "":
         lines.pop()
+    if "scaling" in result:
+        lines += ["", *_scaling(result["scaling"])]
     lines.append("")
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
-    lines.append(f"Commit {about['commit']}; {versions}.")
+    lines.append(f"Versions: {versions}.")
     return "\n".join(lines)
+
+
+def _how(settings: dict[str, Any]) -> str:
+    if "budget" in settings:
+        limits = ", ".join(f"{k}={v:g}" for k, v in settings["budget"].items())
+        return f"from the dense network, under `Budget({limits})`"
+    return f"of `mnist.py`, `l0` = {', '.join(f'{l0:g}' for l0 in settings['l0'])}"
+
+
+def _scaling(rows: list[dict[str, Any]]) -> list[str]:
+    """How latency follows MACs where overhead does not hide it."""
+    lines = [
+        "## Latency and MACs",
+        "",
+        "A residual network of 128, 256 and 512 channels on images of 28 x 28, "
+        "float32, not trained, zeros as images. Of each layer the share of units in "
+        "the first column is open; CPU time of one thread.",
+        "",
+        "| open | parameters | MACs | latency | latency over MACs |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        share = row["macs"] / rows[0]["macs"]
+        low, high = row["ratio_quartiles"]
+        cells = [
+            f"{row['share']:.0%}",
+            f"{row['params']:,}",
+            f"{row['macs']:,} ({share:.3f}x)",
+            f"{row['milliseconds']:.2f} ms, {row['ratio']:.3f}x ({low:.3f}-{high:.3f})",
+            f"{row['ratio'] / share:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _file(row: dict[str, Any], dense: dict[str, Any], precision: str) -> str:

@@ -18,6 +18,8 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: If ``path`` is neither a string nor a path.
+        ValueError: If no file can have that name, or it is a device or a pipe, which
+            the new file would take the place of.
         OSError: If its folder is missing, it is a folder, or it is not writable
             (`FileNotFoundError`, `NotADirectoryError`, `IsADirectoryError`,
             `PermissionError`).
@@ -27,8 +29,10 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
             "`path` must be a string or a path, the file to write. "
             f"Received: path={path!r} of type {type(path).__name__}"
         )
-    target = Path(os.path.realpath(path))
     received = f"Received: path={os.fspath(path)!r}"
+    if "\0" in os.fspath(path):
+        raise ValueError(f"`path` must be without null characters. {received}")
+    target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"`path` must name a file, not a folder. {received}")
     if not target.parent.exists():
@@ -40,6 +44,8 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
         raise NotADirectoryError(
             f"`path` must lie in a folder; {str(target.parent)!r} is a file. {received}"
         )
+    if target.exists() and not target.is_file():
+        raise ValueError(f"`path` must name a file, not a device or a pipe. {received}")
     for needed in (target, target.parent):
         if needed.exists() and not os.access(needed, os.W_OK):
             raise PermissionError(

@@ -90,9 +90,11 @@ def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
     deploy = importlib.import_module("deploy")
     # The other networks, and those of other packages, take longer than a test may.
     monkeypatch.setattr(deploy, "VARIANTS", {"dense": None, "ours": "keep"})
+    monkeypatch.setattr(deploy, "WIDE", (4, 8))
+    monkeypatch.setattr(deploy, "SHARES", (0.5,))
     models, output = tmp_path / "models", tmp_path / "results.json"
     arguments = ["--tiny", "--network", "lenet-300-100", "--models", str(models)]
-    arguments += ["--output", str(output)]
+    arguments += ["--threads", "0", "--output", str(output)]
 
     deploy.main(arguments)
 
@@ -104,6 +106,9 @@ def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
         assert record["int8"]["top1"] > 0.9
     page = output.with_suffix(".md").read_text()
     assert "## lenet-300-100" in page and "266,610" in page
+    whole, half = json.loads(output.read_text())["scaling"]
+    assert whole["ratio"] == 1 and half["macs"] < whole["macs"] / 2
+    assert "| 50% |" in page
     assert len(list(models.glob("*.keras"))) == 2
 
     monkeypatch.setattr(deploy.mnist, "train", None)

@@ -9,13 +9,21 @@ from pathlib import Path
 from keras_l0.files import check_destination
 
 _PER_LINE = 12
+# Names of files that C++ does not take for variables.
+_KEYWORDS = frozenset(
+    "auto bool char class const default delete do double enum explicit export float "
+    "for friend if inline int long main namespace new operator private protected "
+    "public register short signed static struct switch template this typename union "
+    "unsigned using virtual void volatile while".split()
+)
 
 
-def check_c_path(path: str | os.PathLike[str]) -> Path:
-    """Refuses a path that C++ source cannot be written to.
+def check_c_path(path: str | os.PathLike[str], model: Path) -> Path:
+    """Refuses a path that C++ source cannot be written to, beside a model.
 
     Raises:
-        ValueError: If it does not end in .cc or .cpp.
+        ValueError: If it does not end in .cc or .cpp, or the model would go to the same
+            file.
         TypeError, OSError: As `check_destination`.
     """
     target = check_destination(path)
@@ -23,7 +31,13 @@ def check_c_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"`c_array` must end in .cc or .cpp. Received: c_array={os.fspath(path)!r}"
         )
-    check_destination(target.with_suffix(".h"))
+    header = target.with_suffix(".h")
+    check_destination(header)
+    if os.path.realpath(model) in map(os.path.realpath, (target, header)):
+        raise ValueError(
+            "`c_array` and its header must be other files than `path`. "
+            f"Received: c_array={os.fspath(path)!r}, path={os.fspath(model)!r}"
+        )
     return target
 
 
@@ -40,7 +54,8 @@ def c_sources(content: bytes, path: Path) -> dict[Path, bytes]:
     """
     header = path.with_suffix(".h")
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    name = f"model_{name}" if name[:1].isdigit() else name
+    if name[:1].isdigit() or name in _KEYWORDS:
+        name = f"model_{name}"
     rows = (
         ", ".join(f"0x{byte:02x}" for byte in content[start : start + _PER_LINE])
         for start in range(0, len(content), _PER_LINE)

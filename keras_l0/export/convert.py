@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.export.lowering import lowered
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError
 from keras_l0.export.signature import Signature
@@ -36,12 +37,7 @@ class Frozen:
     @property
     def loops(self) -> bool:
         """Whether it has loops or branches: calibration may crash on them."""
-        functions = (function.node_def for function in self.graph.library.function)
-        return any(
-            node.op in _CONTROL_FLOW
-            for nodes in (self.graph.node, *functions)
-            for node in nodes
-        )
+        return any(node.op in _CONTROL_FLOW for node in _nodes(self.graph))
 
 
 def freeze(model: keras.Model, signature: Signature, batch_size: int | None) -> Frozen:
@@ -63,7 +59,7 @@ def freeze(model: keras.Model, signature: Signature, batch_size: int | None) -> 
         outputs = keras.tree.flatten(model(structured, training=False))
         return [tf.identity(output) for output in outputs]
 
-    with silence():
+    with silence(), lowered():
         try:
             traced = tf.function(infer, autograph=False).get_concrete_function(
                 *_specs(signature, batch_size)
@@ -79,6 +75,7 @@ def freeze(model: keras.Model, signature: Signature, batch_size: int | None) -> 
                 "nothing was written."
             ) from error
     _drop_gradients(graph)
+    _square_by_product(graph)
     return Frozen(
         graph,
         tuple(tensor.name for tensor in frozen.inputs),
@@ -142,6 +139,8 @@ def convert(
                 converter.target_spec.supported_ops.append(sets.SELECT_TF_OPS)
             if options.quantization:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if options.sparse:
+                converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
             if options.quantization == "float16":
                 converter.target_spec.supported_types = [tf.float16]
             if calibrated:
@@ -175,10 +174,23 @@ def _drop_gradients(graph: Any) -> None:
 
     With one of them in the graph (swish has one) the converter writes no signature.
     """
-    functions = (function.node_def for function in graph.library.function)
-    for nodes in (graph.node, *functions):
-        for node in nodes:
-            node.attr.pop("_gradient_op_type", None)
+    for node in _nodes(graph):
+        node.attr.pop("_gradient_op_type", None)
+
+
+def _square_by_product(graph: Any) -> None:
+    """Writes squares as products, which TFLite has in 8 bits."""
+    for node in _nodes(graph):
+        if node.op == "Square":
+            node.op = "Mul"
+            node.input.insert(1, node.input[0])
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of the functions in it."""
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
 
 
 def _reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ from keras_l0.export.latency import quick_latency
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError, ExportReport, accuracy
 from keras_l0.export.signature import Signature
+from keras_l0.export.sparse import check_sparse, sparse_counts, zero_share
 from keras_l0.export.targets import examine
 from keras_l0.export.verify import Limits, compare, run
 from keras_l0.files import write_atomically
@@ -42,6 +43,7 @@ class Delivery:
         verify: Whether to compare at all.
         limits: How far a quantized file may be off; None for a float file.
         dense: Size of the model with all gates open, if it had gates.
+        before: The export to compare with, and its file, if any.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Delivery:
     verify: bool
     limits: Limits | None
     dense: Size | None = None
+    before: tuple[ExportReport, bytes] | None = None
 
     def deliver(self, content: bytes) -> ExportReport:
         """Writes the bytes if all is well with them.
@@ -72,6 +75,7 @@ class Delivery:
             dict(zip(signature.outputs, model.output_names, strict=True)),
         )
         self._check_ops(ops)
+        check_sparse(ops)
         found: dict[str, Any] = {"max_difference": None, "tolerance": None}
         if self._runs:
             found |= self._run(content, ops)
@@ -79,6 +83,8 @@ class Delivery:
             found["target"] = examine(
                 self.options.target, content, ops, lambda: self._run_micro(content)
             )
+        if self.before is not None:
+            found.setdefault("before", self.before[0])
         if self.dense is not None:
             found["dense_params"] = self.dense.params
             found["dense_macs"] = self.dense.macs
@@ -92,6 +98,8 @@ class Delivery:
             inputs=signature.inputs,
             outputs=signature.outputs,
             quantization=self.options.quantization,
+            zeros=zero_share(model),
+            **sparse_counts(ops),
             **found,
         )
         write_atomically(self.path, content)
@@ -111,7 +119,12 @@ class Delivery:
         except ExportError as error:
             raise _explained(error, ops) from error
         found = self._compared(received, self.batch)
-        found["latency"] = quick_latency(content)
+        if self.before is None:
+            (found["latency"],) = quick_latency([content])
+        else:
+            report, earlier = self.before
+            was, found["latency"] = quick_latency([earlier, content])
+            found["before"] = dataclasses.replace(report, latency=was)
         if self.classes is not None:
             (expected,) = self.expected(self.batch)
             found["accuracy"] = accuracy(received[0], self.classes)

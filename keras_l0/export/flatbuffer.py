@@ -25,6 +25,8 @@ class Tensor:
         dtype: As in the schema, ``"INT8"`` for instance.
         scale: Of a quantized tensor, what one step stands for; the smallest of several.
         value: Its bytes if it is a constant, or None.
+        sparse: Whether it is a constant that is stored without its zeros.
+        block: How many neighbours on the last axis are stored or left out together.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Tensor:
     dtype: str
     scale: float | None = None
     value: Any = dataclasses.field(default=None, repr=False, compare=False)
+    sparse: bool = False
+    block: int = 1
 
     @property
     def constant(self) -> bool:
@@ -102,6 +106,8 @@ def read_ops(
                     dtypes[tensor.type],
                     _scale(tensor.quantization),
                     model.buffers[tensor.buffer].data,
+                    tensor.sparsity is not None,
+                    _block(tensor.sparsity),
                 )
             )
         made_by = {} if number else _output_layers(model, outputs or {})
@@ -161,6 +167,12 @@ def rangeless(ops: Iterable[Op]) -> list[Op]:
 def _scale(quantization: Any) -> float | None:
     scales = None if quantization is None else quantization.scale
     return None if scales is None or not len(scales) else float(min(scales))
+
+
+def _block(sparsity: Any) -> int:
+    if sparsity is None or sparsity.blockMap is None or not len(sparsity.blockMap):
+        return 1
+    return int(sparsity.dimMetadata[-1].denseSize)
 
 
 def _names(enumeration: Any) -> dict[int, str]:

@@ -119,8 +119,8 @@ def benchmark(
         A `Benchmark`; ``print`` shows it as a table.
 
     Raises:
-        ValueError: If ``runs`` or ``threads`` is not positive, no file is given, or one
-            is not a .tflite file.
+        ValueError: If ``runs`` or ``threads`` is no positive integer, no file is given,
+            or one is not a .tflite file.
 
     Example:
         >>> import keras_l0
@@ -159,13 +159,14 @@ def latency(
     return [_latency(row) for row in _seconds(_paths(paths), runs, threads)]
 
 
-def quick_latency(content: bytes) -> Latency:
-    """A first impression of a file that is not written yet, within .2 s or 5 runs."""
+def quick_latency(contents: Sequence[bytes]) -> list[Latency]:
+    """A first impression of files not written yet, in turns, within .2 s or 5 runs."""
     with silence():
-        interpreter = _ready(1, model_content=content)
-    first = _run(interpreter)
+        interpreters = [_ready(1, model_content=content) for content in contents]
+    first = sum(map(_run, interpreters))
     count = int(np.clip(_SECONDS / max(first, 1e-6), 5, 100))
-    return _latency(np.array([_run(interpreter) for _ in range(count)]))
+    rounds = np.array([list(map(_run, interpreters)) for _ in range(count)])
+    return list(map(_latency, rounds.T))
 
 
 def fastest(paths: Sequence[Path], threads: int = 1) -> list[float]:
@@ -204,8 +205,10 @@ def _paths(
 def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
     """Seconds of every timed run, a row per file."""
     for name, value in (("runs", runs), ("threads", threads)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
+            )
     with silence():
         interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
     seconds = np.zeros((len(interpreters), runs))

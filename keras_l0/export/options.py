@@ -27,6 +27,7 @@ class Options:
         batch_size: Examples per inference; None leaves it open.
         allow: What is tolerated in the file, of `ALLOWED`.
         target: One of `TARGETS`, what the file is to run on.
+        sparse: Whether weights that are mostly 0 are stored without the zeros.
     """
 
     quantization: str | None = None
@@ -34,6 +35,7 @@ class Options:
     batch_size: int | None = 1
     allow: tuple[str, ...] = ()
     target: str | None = None
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -60,12 +62,25 @@ class Options:
                 "`batch_size` must be a positive integer, or None for any number of "
                 f"examples per inference. Received: batch_size={size!r}"
             )
-        if isinstance(self.allow, str) or not set(self.allow) <= set(ALLOWED):
+        if not isinstance(self.sparse, bool):
+            raise ValueError(
+                f"`sparse` must be True or False. Received: sparse={self.sparse!r}"
+            )
+        if not isinstance(self.allow, (tuple, list, set)) or any(
+            item not in ALLOWED for item in self.allow
+        ):
             raise ValueError(
                 f"`allow` must be a tuple of {' or '.join(map(repr, ALLOWED))}. "
                 f"Received: allow={self.allow!r}"
             )
-
+        if self.sparse and (self.quantization or self.target):
+            # With 8 bits XNNPACK fails to load them, with float16 they answer NaN or
+            # crash, and TFLite Micro does not read them.
+            raise ValueError(
+                "`sparse=True` takes a float32 file for LiteRT: others do not run, or "
+                f"answer NaN. Received: quantization={self.quantization!r}, "
+                f"target={self.target!r}"
+            )
         if self.target is not None and size is None:
             raise ValueError(
                 f"target={self.target!r} takes files of a fixed batch. "

@@ -14,6 +14,7 @@ from keras_l0.analysis.precision import in_float32
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError
 from keras_l0.export.silence import silence
+from keras_l0.export.sparse import BLOCK, block_gated
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
 from keras_l0.rewrite import strip
@@ -45,9 +46,24 @@ def plain_form(
 ) -> tuple[keras.Model, Options]:
     """The model without gates, functional, in a form that the converter takes."""
     if find_gates(model):
-        model = strip(model, inputs=inputs)
+        if options.sparse:
+            # Blocks of inputs have to stay side by side, and to fill the width.
+            model = strip(model, inputs, keep=block_gated(model), round_to=BLOCK)
+        else:
+            model = strip(model, inputs)
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs, name=model.name)
+    stateful = [
+        layer.name
+        for layer in model._flatten_layers(include_self=False)
+        if getattr(layer, "stateful", False)
+    ]
+    if stateful:
+        raise ExportError(
+            "A .tflite file keeps no state between inferences, as stateful layers do: "
+            f"{', '.join(map(repr, stateful))}. Build them with stateful=False; "
+            "nothing was written."
+        )
     fixed = {tensor.shape[0] for tensor in model.inputs} - {None}
     if fixed:
         options = dataclasses.replace(options, batch_size=max(fixed))
@@ -71,11 +87,20 @@ def class_indices(
     if classes.ndim == 2:
         classes = classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
     one = len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
-    if data is None or not one or classes.shape != (examples,):
+    fits = data is not None and one and classes.shape == (examples,)
+    if not fits or not _indices(classes, model.outputs[0].shape[-1]):
         raise ValueError(
-            "`labels` must hold the class of each example in `data`, for a model with "
-            f"one output of shape (n, classes). Received: labels of shape "
-            f"{np.shape(labels)}, {'no' if data is None else examples} examples, "
+            "`labels` must hold the class of each example in `data`, a number from 0 "
+            "or one-hot, for a model with one output of shape (n, classes). Received: "
+            f"labels of shape {np.shape(labels)} and dtype {np.asarray(labels).dtype}, "
+            f"{'no' if data is None else examples} examples, "
             f"outputs of shape {[tuple(t.shape) for t in model.outputs]}"
         )
     return classes
+
+
+def _indices(classes: np.ndarray, count: int) -> bool:
+    """Whether all are whole numbers below a count."""
+    if classes.dtype.kind not in "biuf":
+        return False
+    return bool(np.isin(classes, np.arange(count)).all())

@@ -19,6 +19,7 @@ from keras_l0.export.deliver import Delivery
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
 from keras_l0.export.report import ExportReport
+from keras_l0.export.representative import require_finite_data
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.tf_keras_twin import Twin, build_twin
@@ -101,13 +102,15 @@ class QuantizeAware:
         destination = check_destination(path)
         if io_dtype is None:
             io_dtype = "int8" if target else "float32"
+        limits = Limits(max_error, min_top1)
         options = Options("int8", io_dtype, 1, (), target)
-        c_path = None if c_array is None else check_c_path(c_array)
+        c_path = None if c_array is None else check_c_path(c_array, destination)
         signature = Signature.of(self._plain)
         if data is None:
             batch = random_arrays(self._plain, _EXAMPLES)
         else:
             batch = arrays(self._plain, data, signature.inputs)
+            require_finite_data("data", self._plain, batch)
         frozen = freeze(self.model, signature, options.batch_size)
         return Delivery(
             path=destination,
@@ -119,7 +122,7 @@ class QuantizeAware:
             classes=class_indices(self._plain, data, labels, len(batch[0])),
             expected=self._outputs,
             verify=verify,
-            limits=Limits(max_error, min_top1),
+            limits=limits,
         ).deliver(convert(frozen, signature, options, None))
 
     def _outputs(self, batch: list[np.ndarray]) -> list[np.ndarray]:

@@ -6,6 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+# Below, the converter stores zeros like other numbers.
+_MANY_ZEROS = 0.3
+
 
 class ExportError(RuntimeError):
     """The model could not be converted, or the file does not compute what it should."""
@@ -42,6 +45,10 @@ class ExportReport:
         dense_params: Parameters with all gates open, if the model had gates.
         dense_macs: Multiply-accumulates with all gates open, if the model had gates.
         target: What the target makes of the file, a `TargetReport`, if one was given.
+        before: Of the model given as ``before``, the same; its file was temporary.
+        zeros: Share of the weights, biases and the like aside, that are 0.
+        sparse: How many tensors of weights are stored without their zeros.
+        skipping: How many operations do not compute with these zeros, either.
     """
 
     path: Path
@@ -63,6 +70,10 @@ class ExportReport:
     dense_params: int | None = None
     dense_macs: int | None = None
     target: Any = None
+    before: ExportReport | None = None
+    zeros: float = 0.0
+    sparse: int = 0
+    skipping: int = 0
 
     def __repr__(self) -> str:
         return f"ExportReport({str(self.path)!r}, {self.bytes:,} bytes)"
@@ -70,33 +81,54 @@ class ExportReport:
     def __str__(self) -> str:
         ops = sorted(self.ops.items(), key=lambda item: (-item[1], item[0]))
         kind = f", {self.quantization}" if self.quantization else ""
+        size = f"{self._was('bytes', ',')} bytes ({self._was('gzip_bytes', ',')} "
         lines = [
-            f"{self.path}: {self.bytes:,} bytes ({self.gzip_bytes:,} gzipped){kind}",
+            f"{self.path}: {size}gzipped){kind}",
             f"  {', '.join(self._counted())}",
             f"  {', '.join(self.inputs)} -> {', '.join(self.outputs)}",
             f"  {', '.join(f'{count} {name}' for name, count in ops)}",
             f"  {self._verified()}",
         ]
+        if self.sparse or self.zeros > _MANY_ZEROS:
+            lines.append(f"  {self._zeros()}")
         if self.latency is not None:
-            lines.append(f"  {self.latency} per inference on this machine")
+            lines.append(f"  {self._was('latency')} per inference on this machine")
         if self.accuracy is not None:
             lines.append(
-                f"  accuracy {self.accuracy:.2%} (in Keras {self.keras_accuracy:.2%})"
+                f"  accuracy {self._was('accuracy', '.2%')} "
+                f"(in Keras {self._was('keras_accuracy', '.2%')})"
             )
         if self.target is not None:
             lines += ("  " + line for line in str(self.target).splitlines())
         return "\n".join(lines)
 
+    def _was(self, name: str, form: str = "") -> str:
+        """What it is now, behind what it was before if that is known."""
+        now = format(getattr(self, name), form)
+        was = None if self.before is None else getattr(self.before, name)
+        return now if was is None else f"{format(was, form)} -> {now}"
+
     def _counted(self) -> list[str]:
         counted = []
-        for before, now, what in (
-            (self.dense_params, self.params, "parameters"),
-            (self.dense_macs, self.macs, "MACs"),
+        dense = self.dense_params, self.dense_macs
+        if self.before is not None:
+            dense = self.before.params, self.before.macs
+        for before, now, what in zip(
+            dense, (self.params, self.macs), ("parameters", "MACs"), strict=True
         ):
             if now is not None:
                 was = "" if before is None else f"{before:,} -> "
                 counted.append(f"{was}{now:,} {what}")
         return counted
+
+    def _zeros(self) -> str:
+        if not self.sparse:
+            saves = "no time, and of bytes those of gzip: sparse=True saves all of them"
+        elif self.skipping:
+            saves = f"bytes, and time in the {self.skipping} operations that skip them"
+        else:
+            saves = "bytes, and no time"
+        return f"{self.zeros:.0%} of the weights are 0, which saves {saves}"
 
     def _verified(self) -> str:
         if self.max_difference is None:

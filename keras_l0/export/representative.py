@@ -47,13 +47,29 @@ def read_representative(
         raise ValueError(
             str(error).replace("`data`", "`representative_data`")
         ) from None
-    for array, tensor in zip(found, model.inputs, strict=True):
+    require_finite_data("representative_data", model, found)
+    return found
+
+
+def require_finite_data(
+    argument: str, model: keras.Model, batch: list[np.ndarray]
+) -> None:
+    """Refuses NaN and infinity: they have no range, and nothing differs from them.
+
+    Args:
+        argument: Its name.
+        model: The functional model that the data are for.
+        batch: One array per input.
+
+    Raises:
+        ValueError: If an array holds one.
+    """
+    for array, tensor in zip(batch, model.inputs, strict=True):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(
-                "`representative_data` must hold finite numbers only, because ranges "
-                f"are taken from it. Received: NaN or infinity in {tensor.name!r}"
+                f"`{argument}` must hold finite numbers only. "
+                f"Received: NaN or infinity in {tensor.name!r}"
             )
-    return found
 
 
 def _is_arrays(data: Any) -> bool:

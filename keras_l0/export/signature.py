@@ -32,9 +32,15 @@ class Signature:
         """The signature of a functional model.
 
         Raises:
-            ValueError: If a size other than the batch's is unknown, or an input is
-                neither numeric nor boolean.
+            ValueError: If a size other than the batch's is unknown, an input is
+                neither numeric nor boolean, or an output has no batch.
         """
+        for tensor, name in zip(model.outputs, model.output_names, strict=True):
+            if not tensor.shape:
+                raise ValueError(
+                    "`model` must have outputs with one row per example. Received: "
+                    f"output {name!r}, one number for the whole batch"
+                )
         for tensor in model.inputs:
             if None in tensor.shape[1:]:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import tempfile
@@ -20,8 +21,8 @@ from keras_l0.export.convert import convert, freeze
 from keras_l0.export.deliver import Delivery
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages, class_indices, plain_form
-from keras_l0.export.report import ExportReport
-from keras_l0.export.representative import read_representative
+from keras_l0.export.report import ExportError, ExportReport
+from keras_l0.export.representative import read_representative, require_finite_data
 from keras_l0.export.signature import Signature
 from keras_l0.export.verify import Limits
 from keras_l0.files import check_destination
@@ -57,6 +58,8 @@ def to_tflite(
     allow: tuple[str, ...] = (),
     target: str | None = None,
     c_array: str | os.PathLike[str] | None = None,
+    sparse: bool = False,
+    before: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a model as a .tflite file of builtin operations only.
 
@@ -112,17 +115,27 @@ def to_tflite(
             ``"ethos-u55-128"``, or another configuration of that NPU: Arm's Vela says
             what maps and how fast it should be (extra ``ethos-u``).
         c_array: A .cc file to write the bytes to as a C++ array, with a header beside.
+        sparse: Whether a float32 file stores kernels that are mostly 0 without the
+            zeros: for gates of ``granularity=(1, 4)`` or ``"weights"``. It saves bytes,
+            and no time, but in fully connected operations with blocks of four inputs.
+            Other files do not run with sparse weights, so it is refused for them.
+            Layers whose blocks are gated then keep all units, so that blocks stay side
+            by side, and others a multiple of 4.
+        before: The network that this one was made from, or another of the same inputs:
+            it is converted and run in the same way, and the report shows bytes, sizes,
+            latency and accuracy before and after.
 
     Returns:
         An `ExportReport`; ``print`` shows it.
 
     Raises:
         ImportError: If TensorFlow, LiteRT or what the target takes is not installed.
-        TypeError: If ``path`` is not a path, or ``model`` not a Keras model.
+        TypeError: If ``path`` is not a path, or ``model`` or ``before`` not a Keras
+            model.
         ValueError: If the model is subclassed, not built, holds NaN or infinite
             weights, has inputs of unknown sizes, an option is unknown, or
             ``representative_data`` (which ``"int8"`` takes), ``data`` or ``labels`` do
-            not fit.
+            not fit or hold NaN.
         OSError: If ``path`` cannot be written to.
         ExportError: If the model has no form in builtin operations, or the file does
             not agree with it.
@@ -142,13 +155,14 @@ def to_tflite(
         )
     if io_dtype is None:
         io_dtype = "int8" if target and quantization == "int8" else "float32"
-    options = Options(quantization, io_dtype, batch_size, allow, target)
+    limits = Limits(max_error, min_top1)
+    options = Options(quantization, io_dtype, batch_size, allow, target, sparse)
     if target == "edgetpu" and inputs == "gather":
         raise ValueError(
             "target='edgetpu' takes inputs='keep' or 'narrow': the Edge TPU has no "
             "GATHER. Received: inputs='gather'"
         )
-    c_path = None if c_array is None else check_c_path(c_array)
+    c_path = None if c_array is None else check_c_path(c_array, destination)
     if options.int8 and representative_data is None:
         raise ValueError(
             "quantization='int8' takes `representative_data`, a few hundred examples "
@@ -166,10 +180,15 @@ def to_tflite(
         )
     if data is not None:
         batch = arrays(plain, data, signature.inputs)
+        require_finite_data("data", plain, batch)
     else:
         batch = representative or random_arrays(plain, _EXAMPLES)
     classes = class_indices(plain, data, labels, len(batch[0]))
 
+    earlier = None
+    if before is not None:
+        options_before = dataclasses.replace(options, target=None, sparse=False)
+        earlier = _before(before, options_before, representative, batch, labels, verify)
     dense = profile(model, inputs).dense if find_gates(model) else None
     return Delivery(
         path=destination,
@@ -181,9 +200,39 @@ def to_tflite(
         classes=classes,
         expected=functools.partial(outputs, plain),
         verify=verify,
-        limits=Limits(max_error, min_top1) if quantization else None,
+        limits=limits if quantization else None,
         dense=dense,
+        before=earlier,
     ).deliver(_content(plain, signature, options, representative))
+
+
+def _before(
+    model: keras.Model,
+    options: Options,
+    representative: list[np.ndarray] | None,
+    batch: list[np.ndarray],
+    labels: Any,
+    verify: bool,
+) -> tuple[ExportReport, bytes]:
+    """The report and the bytes of the network to compare with."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`before` must be a Keras model. Received: {model!r} of type "
+            f"{type(model).__name__}"
+        )
+    with tempfile.TemporaryDirectory(prefix="keras-l0-") as folder:
+        path = os.path.join(folder, "before.tflite")
+        try:
+            report = to_tflite(
+                model, path, options.quantization, representative,
+                data=batch, labels=labels, verify=verify, max_error=np.inf,
+                batch_size=options.batch_size, io_dtype=options.io_dtype,
+                allow=options.allow,
+            )  # fmt: skip
+        except (ValueError, ExportError) as error:
+            raise type(error)(f"`before` could not be exported: {error}") from error
+        with open(path, "rb") as file:
+            return report, file.read()
 
 
 def _content(

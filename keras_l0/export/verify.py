@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,17 @@ class Limits:
 
     max_error: float
     min_top1: float
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("max_error", self.max_error, np.inf), ("min_top1", self.min_top1, 1),
+        ):  # fmt: skip
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not 0 <= value <= most:
+                range_ = "of at least 0" if most > 1 else "from 0 to 1"
+                raise ValueError(
+                    f"`{name}` must be a number {range_}. Received: {name}={value!r}"
+                )
 
 
 def compare(
@@ -100,7 +112,7 @@ def _compare_quantized(
         scale = np.abs(want).max(initial=0) or 1.0
         difference = max(difference, float(apart.max(initial=0) / scale))
         spread = _rms(want - want.mean(axis=0)) or scale
-        share = _rms(apart) / spread
+        share = float(_rms(apart) / spread)
         error = max(error, share)
         top1 = None
         if want.ndim > 1 and want.shape[-1] > 1:

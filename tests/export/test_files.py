@@ -50,6 +50,7 @@ def test_failure_leaves_all_as_it_was(tmp_path, monkeypatch, function, error):
 def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
+    os.mkfifo(tmp_path / "pipe")
     for path, error in (
         (tmp_path, IsADirectoryError),
         ("", IsADirectoryError),
@@ -58,6 +59,9 @@ def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
         (None, TypeError),
         (3, TypeError),
         (b"a.bin", TypeError),
+        (tmp_path / "a\0.bin", ValueError),
+        (os.devnull, ValueError),  # a file in its place would be the system's end
+        (tmp_path / "pipe", ValueError),
     ):
         with pytest.raises(error, match="`path` must .*Received: path="):
             check_destination(path)
@@ -65,4 +69,4 @@ def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "access", lambda path, mode, no=locked: path != no)
         with pytest.raises(PermissionError, match="`path` must be writable"):
             check_destination(file)
-    assert os.listdir(tmp_path) == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]

@@ -113,24 +113,65 @@ def test_gates_are_stripped_and_the_report_says_what_was_gained(tmp_path):
 # What cannot be 8 bits throughout
 
 
-def normalized():
+def with_elu():
     x = keras.Input((6,), name="x")
-    h = layers.LayerNormalization(name="norm")(layers.Dense(8, name="first")(x))
+    h = layers.ELU(name="odd")(layers.Dense(8, name="first")(x))
     return awkward(keras.Model(x, layers.Dense(3, name="last")(h)))
 
 
 def test_float_inside_an_int8_file_is_refused_and_named(tmp_path):
-    with pytest.raises(ExportError, match=r"NEG \(layer 'norm'\).*allow=\('float',\)"):
-        write(tmp_path, normalized(), "int8", normal(30, 6))
+    with pytest.raises(ExportError, match=r"ELU \(layer 'odd'\).*allow=\('float',\)"):
+        write(tmp_path, with_elu(), "int8", normal(30, 6))
     assert not list(tmp_path.iterdir())
 
 
 def test_float_inside_an_int8_file_can_be_allowed(tmp_path):
-    path, report = write(
-        tmp_path, normalized(), "int8", normal(30, 6), allow=("float",)
-    )
+    path, report = write(tmp_path, with_elu(), "int8", normal(30, 6), allow=("float",))
     assert float_ops(read_ops(path.read_bytes()))
     assert report.error < 0.4
+
+
+LOWERED = {
+    "layer": (layers.LayerNormalization, "MUL"),
+    "layer, no scale": (lambda: layers.LayerNormalization(scale=False), "SUB"),
+    "layer, all axes": (lambda: layers.LayerNormalization((1, 2, 3)), "SUB"),
+    "layer, two axes": (lambda: layers.LayerNormalization((-1, 1)), "SUB"),
+    "groups": (lambda: layers.GroupNormalization(2), "SUB"),
+    "channels": (lambda: layers.GroupNormalization(-1, center=False), "SUB"),
+    "rows": (lambda: layers.GroupNormalization(4, axis=1), "SUB"),
+    "root mean square": (layers.RMSNormalization, "RSQRT"),
+    "unit": (layers.UnitNormalization, "RSQRT"),
+    "upsampling": (lambda: layers.UpSampling2D((3, 2)), "RESIZE_NEAREST_NEIGHBOR"),
+    "channels first": (
+        lambda: layers.UpSampling2D(2, "channels_first"), "RESIZE_NEAREST_NEIGHBOR",
+    ),
+    "bilinear": (
+        lambda: layers.UpSampling2D(interpolation="bilinear"), "RESIZE_BILINEAR"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_layers_are_written_in_what_tflite_has_in_8_bits(tmp_path, name):
+    make, expected = LOWERED[name]
+    before = make().call.__func__
+    model = awkward(
+        keras.Sequential(
+            [
+                keras.Input((4, 4, 4), name="image"),
+                layers.Conv2D(4, 1),
+                make(),
+                layers.Flatten(),
+                layers.Dense(3),
+            ]
+        )
+    )
+    _, report = write(tmp_path, model)
+    assert report.max_difference <= report.tolerance
+    _, report = write(tmp_path, model, "int8", normal(30, 4, 4, 4))
+    assert expected in report.ops and report.error < 0.1
+    assert not {"TILE", "NEG", "SQUARE", "SQUARED_DIFFERENCE"} & set(report.ops)
+    assert make().call.__func__ is before
 
 
 def needs_flex():
@@ -357,8 +398,20 @@ def test_fractions_are_refused_where_integers_are_looked_up(tmp_path):
         ({"batch_size": 2.0}, "`batch_size` must be"),
         ({"allow": ("double",)}, "`allow` must be.*'double'"),
         ({"allow": "flex"}, "`allow` must be.*'flex'"),
+        ({"allow": 3}, "`allow` must be.*Received: allow=3"),
+        ({"sparse": "yes"}, "`sparse` must be True or False.*'yes'"),
+        ({"max_error": -1}, "`max_error` must be a number of at least 0.*=-1"),
+        ({"max_error": "1"}, "`max_error` must be a number.*'1'"),
+        ({"max_error": np.nan}, "`max_error` must be a number.*nan"),
+        ({"min_top1": 99}, "`min_top1` must be a number from 0 to 1.*=99"),
         ({"labels": [0]}, "`labels` must hold.*no examples"),
         ({"data": normal(3, 4), "labels": [0]}, "`labels` must hold.*3 examples"),
+        ({"data": normal(2, 4), "labels": [0, 3]}, "`labels` must hold"),
+        ({"data": normal(2, 4), "labels": [0, np.nan]}, "`labels` must hold"),
+        ({"data": normal(2, 4), "labels": ["0", "1"]}, "`labels` must hold.*<U1"),
+        ({"data": [[np.nan] * 4]}, "`data` must hold one array"),
+        ({"data": np.full((2, 4), np.nan)}, "`data` must hold finite.*in 'x'"),
+        ({"data": np.full((2, 4), np.inf)}, "`data` must hold finite.*in 'x'"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

@@ -270,6 +270,18 @@ def test_bad_options(tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["net.cc", "net.h"])
+def test_c_sources_do_not_take_the_place_of_the_file(tmp_path, name):
+    with pytest.raises(ValueError, match="must be other files than `path`"):
+        to_tflite(small(), tmp_path / name, c_array=tmp_path / "net.cc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_c_sources_have_no_name_that_c_keeps(tmp_path):
+    to_tflite(small(), tmp_path / "float.tflite", c_array=tmp_path / "float.cc")
+    assert "char model_float[]" in (tmp_path / "float.cc").read_text()
+
+
 def test_c_sources(tmp_path):
     path = tmp_path / "net.tflite"
     to_tflite(small(), path, c_array=tmp_path / "2-net.cc")

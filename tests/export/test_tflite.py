@@ -57,6 +57,44 @@ def test_a_report_without_comparison_or_macs_prints(tmp_path):
     assert "12 MACs" in str(dataclasses.replace(report, macs=12))
 
 
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_the_report_says_what_it_was_before(tmp_path, quantization):
+    x = keras.Input((6,), name="x")
+    before = awkward(keras.Model(x, layers.Dense(3)(layers.Dense(90)(x))))
+    data, labels = normal(40, 6), np.arange(40) % 3
+    report = to_tflite(
+        awkward(keras.Model(x, layers.Dense(3)(layers.Dense(9)(x)))),
+        tmp_path / "net.tflite", quantization, iter([data]), data=data, labels=labels,
+        before=before, target="micro" if quantization else None,
+    )  # fmt: skip
+    old = report.before
+    alone = to_tflite(
+        before, tmp_path / "before.tflite", quantization, data,
+        data=data, labels=labels, io_dtype="int8" if quantization else None,
+    )  # fmt: skip
+    for name in ("bytes", "params", "macs", "accuracy", "keras_accuracy", "ops"):
+        assert getattr(old, name) == getattr(alone, name)
+    text = str(report)
+    assert f"{old.bytes:,} -> {report.bytes:,} bytes ({old.gzip_bytes:,} -> " in text
+    assert f"903 -> {report.params:,} parameters, 810 -> 81 MACs" in text
+    assert f"{old.latency} -> {report.latency} per inference" in text
+    assert f"accuracy {old.accuracy:.2%} -> {report.accuracy:.2%}" in text
+    assert old.before is None and os.listdir(tmp_path).count("net.tflite") == 1
+
+
+@pytest.mark.parametrize(
+    "before, error, message",
+    [
+        ("dense.tflite", TypeError, "`before` must be a Keras model.*'dense.tflite'"),
+        (two_by_two("list"), ValueError, "`before` could not be exported: `data` must"),
+    ],
+)
+def test_what_nothing_can_be_compared_with(tmp_path, before, error, message):
+    with pytest.raises(error, match=message):
+        to_tflite(small(), tmp_path / "net.tflite", before=before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_lists_of_inputs_and_outputs_keep_names_and_order(tmp_path):
     model, path = two_by_two("list"), tmp_path / "net.tflite"
     report = to_tflite(model, path)
