@@ -122,9 +122,9 @@ model = network()
 print(keras_l0.plan_gates(model))
 
 # %% [markdown]
-# Nowhere, in this case. `Bend` may compute anything, for all that keras-l0 knows: a
-# mean over all channels, say, which would be another number if one of them left. So all
-# channels that enter it have to stay.
+# Nowhere. `Bend` may compute anything, for all that keras-l0 knows: a mean over all
+# channels, say, which would be another number if one of them left. So all channels that
+# enter it have to stay.
 #
 # The plan of a model with gates says the same. Let us put one in by hand, and close
 # half of it.
