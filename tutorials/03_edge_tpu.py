@@ -137,7 +137,8 @@ print(f"{before.macs:,} -> {after.macs:,} MACs")
 #
 # 8 bits are 256 numbers. An 8-bit file has a *scale* for every filter: the step from
 # one of these numbers to the next. Each weight becomes the nearest multiple of it. Here
-# is what that does to the weights of one filter.
+# is what that does to the weights of one filter. On the left the two can hardly be told
+# apart.
 
 # %%
 weights = np.sort(small.get_layer("conv2").get_weights()[0][..., 0].ravel())
