@@ -104,12 +104,7 @@ def strip(
     with replicated():
         stripped = Rewriter(analysis, evaluation).run()
     _require_plain(analysis, stripped)
-    promised = round(float(evaluation.total.params))
-    if stripped.count_params() != promised:
-        raise RuntimeError(
-            f"strip built a model of {stripped.count_params()} parameters where its "
-            f"plan promised {promised}. Please report this with the model."
-        )
+    _require_promised(analysis, evaluation, stripped)
     if verify:
         verify_equal(analysis, evaluation, stripped, data)
     return stripped
@@ -126,6 +121,30 @@ def _require_plain(analysis: Analysis, stripped: keras.Model) -> None:
                 "Register a rule with `keras_l0.register_strip_rule`, or gate it from "
                 "outside with an `L0Gate`."
             )
+
+
+def _require_promised(
+    analysis: Analysis, evaluation: Evaluation, stripped: keras.Model
+) -> None:
+    """Raises unless the model is of the planned size; rules that miscount are named."""
+    promised = round(float(evaluation.total.params))
+    if stripped.count_params() == promised:
+        return
+    built = {layer.name: layer.count_params() for layer in stripped.layers}
+    miscounted = [
+        f"{name!r} ({type(step.node.operation).__name__}) has {built[name]}, not the "
+        f"{size} of its rule {type(step.rule).__name__}"
+        for step, sizes in zip(analysis.steps, evaluation.sizes, strict=True)
+        if not step.node.shared
+        and (name := step.node.name) in built
+        and (size := sizes.whole().params) != built[name]
+    ]
+    raise RuntimeError(
+        f"strip built a model of {stripped.count_params()} parameters where its plan "
+        f"promised {promised}: {'; '.join(miscounted) or 'no layer differs'}. If such "
+        "a rule is yours, mend its `size` or its `rewrite`; otherwise please report "
+        "this with the model."
+    )
 
 
 class Rewriter:
@@ -283,7 +302,7 @@ class Rewriter:
         self.built[node.name] = new
         if shared:
             self.layers[id(node.operation)] = new
-        if weights:
+        if isinstance(new, keras.Layer):
             self.weights.append((new, weights))
         return new
 
@@ -341,6 +360,8 @@ def _set(layer: Any, weights: list[np.ndarray]) -> None:
         raise ValueError(
             f"the new layer takes weights of the shapes {expected}, not {received}"
         )
+    if not weights:
+        return
     layer.set_weights(weights)
     # Layers that adapt to data compute with what they derived from weights.
     getattr(layer, "finalize_state", lambda: None)()

@@ -379,6 +379,13 @@ def test_plan_gates_tells_it_all():
     assert repr(plan).startswith("<GatePlan of 'residual': 12 gates in 3 groups")
 
 
+def test_plan_gates_of_a_model_without_a_place_for_gates():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="last")])
+    text = str(keras_l0.plan_gates(model))
+    assert "No gates for" in text and "'last' (Dense, 8 parameters)" in text
+    assert "per unit" not in text
+
+
 def test_held_back_by_a_barrier():
     x = keras.Input((6,))
     h = layers.LayerNormalization(name="norm")(layers.Dense(8, name="in")(x))

@@ -1,5 +1,6 @@
 """Tutorials run from start to end, and their notebooks are those of their scripts."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,8 @@ import pytest
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("*.py"))
 
-pytestmark = [
-    pytest.mark.tensorflow,
-    pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem),
-]
+pytestmark = pytest.mark.tensorflow
+each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 
 
 def read(path):
@@ -20,6 +19,29 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
+def test_nothing_else_is_there():
+    """Every notebook is one of a script, and every script is a tutorial."""
+    assert SCRIPTS
+    assert all(re.fullmatch(r"\d\d_\w+", script.stem) for script in SCRIPTS)
+    notebooks = [script.with_suffix(".ipynb") for script in SCRIPTS]
+    assert sorted(TUTORIALS.glob("*.ipynb")) == notebooks
+
+
+@each
+def test_the_readme_lists_it(script):
+    readme = (TUTORIALS.parent / "README.md").read_text()
+    title = re.search(r"^# # (.*)$", script.read_text(), flags=re.MULTILINE)[1]
+    number = int(script.stem[:2])
+    assert f"[{number}. {title}](tutorials/{script.stem}.ipynb)" in readme
+
+
+@each
+def test_links_to_other_tutorials_lead_somewhere(script):
+    for target in re.findall(r"\]\(([\w/.]+\.ipynb)\)", script.read_text()):
+        assert (TUTORIALS / target).exists(), target
+
+
+@each
 def test_notebook_is_made_from_script(script, tmp_path):
     """``make notebooks`` would not change a byte."""
     cli = pytest.importorskip("jupytext.cli")
@@ -29,6 +51,7 @@ def test_notebook_is_made_from_script(script, tmp_path):
     assert Path(copies[1]).read_text() == notebook.read_text(), "run `make notebooks`"
 
 
+@each
 def test_notebook_is_committed_without_outputs(script):
     cells = read(script.with_suffix(".ipynb")).cells
     assert len({cell.id for cell in cells}) == len(cells)
@@ -38,12 +61,14 @@ def test_notebook_is_committed_without_outputs(script):
             assert cell.execution_count is None
 
 
+@each
 def test_badge_opens_this_notebook(script):
     name = script.with_suffix(".ipynb").name
     badge = "https://colab.research.google.com/github/keras-l0/keras-l0/blob/main"
     assert f"{badge}/tutorials/{name}" in script.read_text()
 
 
+@each
 def test_notebook_runs(script, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

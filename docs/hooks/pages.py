@@ -39,6 +39,8 @@ def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     for folder in ("../", "docs/"):  # out of docs/, and into it
         markdown = markdown.replace(f"]({up}{folder}", f"]({up}")
+    # A notebook's page is made of its script.
+    markdown = re.sub(r"\]\(([\w/.]+)\.ipynb\)", r"](\1.md)", markdown)
     before, marker, after = markdown.partition("<!-- tables -->")
     return before + layers() + after if marker else markdown
 

@@ -76,7 +76,10 @@ class GatePlan:
         for group in self.groups:
             each = (f"{number:,.0f}" for number in group.saves)
             table.add_row(" + ".join(group.layers), f"{group.units:,}", *each)
-        console.print(table)
+        if self.groups:
+            console.print(table)
+        else:
+            console.print(f"No gates for {self.model!r}.", markup=False)
         for layer in self.ungated:
             console.print(
                 f"no gates: {layer.name!r} ({layer.kind}, {layer.params:,} "

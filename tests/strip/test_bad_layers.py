@@ -220,7 +220,19 @@ def test_a_rule_that_counts_wrongly_is_found(register):
             return [(layer(site.rescale(0).tensor), np.ones(6))]
 
     register(Scaled)(Uncounted)
-    with pytest.raises(RuntimeError, match="parameters where its plan promised"):
+    promise = (
+        r"parameters where its plan promised \d+: 'special' \(Scaled\) has 3, not the "
+        "0 of its rule Uncounted"
+    )
+    with pytest.raises(RuntimeError, match=promise):
+        keras_l0.strip(with_layer(Scaled(name="special")))
+
+
+def test_a_rule_that_forgets_the_weights_is_blamed(register):
+    register(Scaled)(type("Forgetful", (keras_l0.Rule,), {}))
+    with pytest.raises(
+        RuntimeError, match=r"'special'.*Forgetful.*\[\(3,\)\], not \[\]"
+    ):
         keras_l0.strip(with_layer(Scaled(name="special")))
 
 
