@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_l0.cli.saying import sentence
-from keras_l0.export.files import check_destination, write_atomically
 from keras_l0.export.silence import silence
+from keras_l0.files import check_destination, write_atomically
 
 if TYPE_CHECKING:
     import keras

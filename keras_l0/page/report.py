@@ -14,7 +14,7 @@ import keras
 import keras_l0.analysis.plan as planning
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
-from keras_l0.export.files import check_destination, write_atomically
+from keras_l0.files import check_destination, write_atomically
 from keras_l0.layers import find_gates
 from keras_l0.page.drawing import drawing
 from keras_l0.page.features import filters, input_maps
