@@ -11,7 +11,7 @@ import keras_l0
 from keras_l0.analysis.cost import Cost
 from keras_l0.analysis.places import Place
 from keras_l0.convert.conversion import Conversion
-from keras_l0.layers import gated_parts
+from keras_l0.layers.twins import gated_parts
 
 CLOSED, OPEN = -20.0, 20.0
 

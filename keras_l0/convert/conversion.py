@@ -23,9 +23,9 @@ from keras_l0.layers import (
     L0SharedGate,
     L0Switch,
     find_gates,
-    gated_parts,
     gated_twin,
 )
+from keras_l0.layers.twins import gated_parts
 from keras_l0.regularizers import L0
 
 

@@ -24,7 +24,7 @@ from keras_l0.layers.options import GateOptions
 from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
 from keras_l0.layers.recurrent_switch import L0RecurrentSwitch
 from keras_l0.layers.shared import L0SharedGate, L0Switch
-from keras_l0.layers.twins import gated_parts, gated_twin
+from keras_l0.layers.twins import gated_twin
 
 __all__ = [
     "GateOptions", "L0Conv1D", "L0Conv1DTranspose", "L0Conv2D", "L0Conv2DTranspose",
@@ -32,7 +32,7 @@ __all__ = [
     "L0DepthwiseConv2D", "L0EinsumDense", "L0Embedding", "L0GRU", "L0Gate",
     "L0GroupQueryAttention", "L0LSTM", "L0MultiHeadAttention", "L0RecurrentSwitch",
     "L0SeparableConv1D", "L0SeparableConv2D", "L0SharedGate", "L0SimpleRNN", "L0Switch",
-    "find_gates", "gated_parts", "gated_twin",
+    "find_gates", "gated_twin",
 ]  # fmt: skip
 
 # Keras 3.10 has no such layer to extend.
