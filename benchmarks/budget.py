@@ -14,7 +14,6 @@ that each of them came to: what the search for a strength would have gained.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from checkout import COMMIT
 from keras import layers
+from runs import Runs, use_threads
 
 import keras_l0
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
@@ -223,10 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-budget.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    use_threads(args.threads)
+    runs = Runs(args.output)
     wanted = [t for t in TARGETS if t[0] in args.measure]
     if args.target:
         wanted = [(m, share) for m in args.measure for share in args.target]
@@ -251,13 +249,11 @@ def main(arguments: list[str] | None = None) -> None:
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
 
-def run_once(key: dict[str, Any], runs: list[dict], args: argparse.Namespace) -> dict:
+def run_once(key: dict[str, Any], runs: Runs, args: argparse.Namespace) -> dict:
     """The record of a run, made now unless it is among those made already."""
-    for r in runs:
-        if key.items() <= r.items():
-            return r
-    runs.append(run(dict(key), args))
-    args.output.write_text(json.dumps(runs, indent=1) + "\n")
+    if found := runs.found(key):
+        return found
+    runs.keep(run(dict(key), args))
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
     print(render(runs[-1:]).splitlines()[-1], flush=True)
     return runs[-1]

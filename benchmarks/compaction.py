@@ -12,7 +12,6 @@ training: tracing, all epochs, and what compaction itself takes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -29,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from checkout import COMMIT
 from compaction_table import render, run_row
+from runs import Runs, use_threads
 
 import keras_l0
 
@@ -121,10 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-compaction.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    use_threads(args.threads)
+    runs = Runs(args.output)
     for seed in args.seeds:
         for network in args.network:
             for compaction in (True, False) if seed % 2 else (False, True):
@@ -138,10 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
                     "validation": args.validation,
                     "tiny": args.tiny,
                 }
-                if any(key.items() <= r.items() for r in runs):
+                if runs.found(key):
                     continue
-                runs.append(run(key, args))
-                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                runs.keep(run(key, args))
                 args.output.with_suffix(".md").write_text(render(runs) + "\n")
                 print(run_row(runs[-1]), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")

@@ -33,9 +33,9 @@ import budget
 import keras
 import mnist
 import numpy as np
-import tensorflow as tf
 from checkout import COMMIT
 from deploy_table import render
+from runs import use_threads
 
 import keras_l0
 
@@ -301,9 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.tiny:
         args.epochs, args.runs = 1, 3
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    use_threads(args.threads)
     args.models.mkdir(parents=True, exist_ok=True)
     args.validation = False
     records = []

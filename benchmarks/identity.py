@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import json
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from checkout import COMMIT
 from mnist_table import table
+from runs import Runs
 from strip_zoo_runs import MODELS, build
 
 HERE = Path(__file__).resolve().parent
@@ -121,13 +121,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--output", type=Path, default=HERE / "results-identity.json")
     args = parser.parse_args(arguments)
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     left = [name for name in args.models if name not in {r["model"] for r in runs}]
     # Each in a process of its own: memory of one is none of the next one's.
     with concurrent.futures.ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
         for record in pool.map(convert, left):
-            runs.append(record)
-            args.output.write_text(json.dumps(runs, indent=1) + "\n")
+            runs.keep(record)
             print(row(record), flush=True)
     rendered = f"{PREFACE}\n\n{table(HEADER, [row(r) for r in runs])}\n"
     args.output.with_suffix(".md").write_text(rendered)

@@ -13,7 +13,6 @@ there, so that the files can be timed when the machine is quiet.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -28,8 +27,8 @@ import images
 import keras
 import models
 import numpy as np
-import tensorflow as tf
 from checkout import COMMIT
+from runs import Runs, use_threads
 
 import keras_l0
 from keras_l0.export.latency import fastest
@@ -243,21 +242,18 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-latency.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    use_threads(args.threads)
     args.models.mkdir(parents=True, exist_ok=True)
-    records = json.loads(args.output.read_text()) if args.output.exists() else []
+    records = Runs(args.output)
     for network in args.network:
         key = {"network": network, "tiny": args.tiny, "seed": args.seed}
-        if any(key.items() <= record.items() for record in records):
+        if records.found(key):
             continue
         if args.train:
             for limit in LIMITS:
                 trained(network, limit, args)
             continue
-        records.append(run(network, args))
-        args.output.write_text(json.dumps(records, indent=1) + "\n")
+        records.keep(run(network, args))
         args.output.with_suffix(".md").write_text(render(records) + "\n")
     if records:
         args.output.with_suffix(".md").write_text(render(records) + "\n")

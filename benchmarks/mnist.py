@@ -30,6 +30,7 @@ import numpy as np
 import tensorflow as tf
 from checkout import COMMIT
 from mnist_table import render, run_row
+from runs import Runs, use_threads
 
 import keras_l0
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
@@ -247,13 +248,11 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.data and not args.data.is_file():
         parser.error(f"--data names {str(args.data)!r}, which is not a file")
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    use_threads(args.threads)
     changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
     if args.epochs or args.tiny:
         changes["epochs"] = args.epochs or 1
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     for network in args.network:
         settings = dataclasses.replace(SETTINGS[network], **changes)
         for seed in args.seeds:
@@ -264,12 +263,11 @@ def main(arguments: list[str] | None = None) -> None:
                 "tiny": args.tiny,
                 "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
             }
-            if any(key.items() <= r.items() for r in runs):
+            if runs.found(key):
                 print(f"{network}, seed {seed}: already in {args.output.name}")
                 continue
             record = run(key, settings, args)
-            runs.append(record)
-            args.output.write_text(json.dumps(runs, indent=1) + "\n")
+            runs.keep(record)
             print(run_row(record), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 

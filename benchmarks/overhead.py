@@ -32,6 +32,7 @@ import numpy as np
 from checkout import COMMIT
 from keras import layers
 from mnist_table import table
+from runs import use_threads
 from wide_resnet import network as wide_resnet
 
 import keras_l0
@@ -153,11 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     backend = keras.backend.backend()
-    if backend == "tensorflow" and args.threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    if backend == "tensorflow":
+        use_threads(args.threads)
     if args.peak:
         name, form = args.peak
         trainer(name, form, SIZES[name][1])()

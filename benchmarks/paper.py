@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 from checkout import COMMIT
 from paper_table import picture, render, run_row
+from runs import Runs, use_threads
 
 import keras_l0
 
@@ -181,13 +182,11 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-paper.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    use_threads(args.threads)
     changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
     if args.tiny:
         changes["epochs"] = 1
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     for seed in args.seeds:
         for network in args.network:
             chosen = dataclasses.replace(mnist.SETTINGS[network], **changes)
@@ -207,10 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
                             json.dumps(dataclasses.asdict(settings))
                         ),
                     }
-                    if any(key.items() <= r.items() for r in runs):
+                    if runs.found(key):
                         continue
-                    runs.append(run(key, settings, args))
-                    args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                    runs.keep(run(key, settings, args))
                     print(run_row(runs[-1]), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
     picture(runs, args.output.with_suffix(".png"))

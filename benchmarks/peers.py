@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import platform
 import time
@@ -35,6 +34,7 @@ from images import DATASETS, load
 from models import NETWORKS
 from peers_table import render, run_row
 from ranking import close_lowest, norms, random_scores
+from runs import Runs, use_threads
 from transfer import SETTINGS, Settings, error, train
 
 import keras_l0
@@ -150,10 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-peers.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    use_threads(args.threads)
+    runs = Runs(args.output)
     for seed in args.seeds:
         for network in args.networks:
             settings = SETTINGS[network]
@@ -168,11 +166,10 @@ def main(arguments: list[str] | None = None) -> None:
                     "validation": args.validation,
                     "tiny": args.tiny,
                 }
-                if any(key.items() <= r.items() for r in runs):
+                if runs.found(key):
                     continue
                 made = run(key, settings, args)
-                runs += made
-                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                runs.keep(*made)
                 print("\n".join(map(run_row, made)), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 

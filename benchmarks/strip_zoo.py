@@ -32,6 +32,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from checkout import COMMIT
+from runs import Runs
 from strip_zoo_runs import FAMILIES, MODELS, WIDTHS, build, corners, prove, versions
 from strip_zoo_table import render, run_row
 
@@ -92,13 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
     if args.child:
         run_child(args.child, args)
         return 0
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     runs = [r for r in runs if "minutes" in r]  # what did not finish is tried again
     keys = [k for k in wanted(args) if not any(k.items() <= r.items() for r in runs)]
     with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
         for record in pool.map(lambda key: child(key, args), keys):
-            runs.append(record)
-            args.output.write_text(json.dumps(runs, indent=1) + "\n")
+            runs.keep(record)
             print(run_row(record), flush=True)
     args.output.with_suffix(".md").write_text(render(runs, every) + "\n")
     return sum(bool(r.get("failures")) for r in runs)

@@ -29,6 +29,7 @@ import tensorflow as tf
 from checkout import COMMIT
 from images import DATASETS, load
 from models import NETWORKS
+from runs import Runs, use_threads
 from transfer_table import render, run_row
 
 import keras_l0
@@ -126,13 +127,11 @@ def main(arguments: list[str] | None = None) -> None:
     add("--output", type=Path, default=HERE / "results-transfer.json")
     add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
-    if args.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    use_threads(args.threads)
     changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
     if args.tiny:
         changes |= {"dense_epochs": 1, "gated_epochs": 1}
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     for seed in args.seeds:
         for network in args.networks:
             settings = dataclasses.replace(SETTINGS[network], **changes)
@@ -145,10 +144,9 @@ def main(arguments: list[str] | None = None) -> None:
                     "tiny": args.tiny,
                     "settings": dataclasses.asdict(settings),
                 }
-                if any(key.items() <= r.items() for r in runs):
+                if runs.found(key):
                     continue
-                runs.append(run(key, settings, args))
-                args.output.write_text(json.dumps(runs, indent=1) + "\n")
+                runs.keep(run(key, settings, args))
                 print(run_row(runs[-1]), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 

@@ -37,6 +37,7 @@ import keras
 import numpy as np
 from checkout import COMMIT
 from keras import layers, ops
+from runs import Runs
 from wide_resnet_table import render, row
 
 import keras_l0
@@ -277,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.tiny:
         changes = {"depth": 10, "width": 1, "epochs": 1, "batch_size": 16, **changes}
     settings = dataclasses.replace(SETTINGS[args.dataset], **changes)
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     for l0 in args.l0 or [settings.l0]:
         key = {
             "dataset": args.dataset,
@@ -285,10 +286,9 @@ def main(arguments: list[str] | None = None) -> None:
             "tiny": args.tiny,
             "settings": dataclasses.asdict(dataclasses.replace(settings, l0=l0)),
         }
-        if not any(key.items() <= r.items() for r in runs):
+        if not runs.found(key):
             chosen = dataclasses.replace(settings, l0=l0)
-            runs.append(run(key, chosen, args))
-            args.output.write_text(json.dumps(runs) + "\n")
+            runs.keep(run(key, chosen, args))
             print(row(runs[-1]), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
