@@ -40,7 +40,8 @@ from runs import use_threads
 import keras_l0
 
 HERE = Path(__file__).resolve().parent
-SPARSITY = 0.9
+# Share of the weights that magnitude pruning takes, where the network stands it.
+SPARSITY = {"lenet-300-100": 0.9, "lenet-5": 0.9, "residual": 0.7}
 NPU = "ethos-u55-128"
 # Name -> what `strip` does with closed features; None for networks without gates.
 VARIANTS = {"dense": None, "tfmot": None, "ours": "keep", "ours-gather": "gather"}
@@ -67,7 +68,7 @@ def dense(network: str) -> keras.Model:
 
 
 def pruned(
-    model: keras.Model, data: list[np.ndarray], args: argparse.Namespace
+    network: str, model: keras.Model, data: list[np.ndarray], args: argparse.Namespace
 ) -> keras.Model:
     """The dense network with small weights at 0, by tensorflow-model-optimization."""
     import tensorflow_model_optimization as tfmot
@@ -79,7 +80,11 @@ def pruned(
     twin = build_twin(functional)
     steps = -(-len(data[0]) // 128) * args.epochs
     schedule = tfmot.sparsity.keras.PolynomialDecay(
-        0.5, SPARSITY, 0, max(1, steps * 3 // 4), frequency=max(1, steps // 50)
+        0.5,
+        SPARSITY[network],
+        0,
+        max(1, steps * 3 // 4),
+        frequency=max(1, steps // 50),
     )
     sparse = tfmot.sparsity.keras.prune_low_magnitude(
         twin.model, pruning_schedule=schedule
@@ -156,7 +161,7 @@ def trained(
         return keras.models.load_model(path, compile=False)
     keras.utils.set_random_seed(args.seed)
     if kind == "tfmot":
-        model = pruned(trained(network, "dense", data, args), data, args)
+        model = pruned(network, trained(network, "dense", data, args), data, args)
     elif kind == "dense":
         model = fitted(dense(network), data, args)
     else:
@@ -267,6 +272,8 @@ def run(
         if inputs:
             found["settings"] = gated_settings(network, args)
         about = {"epochs": args.epochs, "commit": COMMIT}
+        if variant == "tfmot":
+            about["sparsity"] = SPARSITY[network]
         records.append({"network": network, "variant": variant, **about, **found})
         print(f"{network}, {variant}: {found['float32']}", flush=True)
     for precision in ("float32", "int8"):
@@ -314,7 +321,6 @@ def main(arguments: list[str] | None = None) -> None:
     modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
     about = {
         "seed": args.seed,
-        "sparsity": SPARSITY,
         "npu": NPU,
         "runs": args.runs,
         "versions": {"python": platform.python_version(), **modules},

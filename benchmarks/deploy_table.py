@@ -6,7 +6,7 @@ from typing import Any
 
 _NAMES = {
     "dense": "dense",
-    "tfmot": "TFMOT, 90 % of the weights 0",
+    "tfmot": "TFMOT, {sparsity:.0%} of the weights 0",
     "ours": 'gates, `inputs="keep"`',
     "ours-gather": 'gates, `inputs="gather"`',
 }
@@ -99,7 +99,7 @@ def _file(row: dict[str, Any], dense: dict[str, Any], precision: str) -> str:
     low, high = file["ratio_quartiles"]
     memory = file["memory_bytes"]
     cells = [
-        _NAMES[row["variant"]],
+        _NAMES[row["variant"]].format(**row),
         f"{row['params']:,}",
         f"{row['macs']:,}",
         _share(file["bytes"], first["bytes"]),
@@ -112,7 +112,7 @@ def _file(row: dict[str, Any], dense: dict[str, Any], precision: str) -> str:
 
 
 def _target(row: dict[str, Any], dense: dict[str, Any], npu: str) -> str:
-    cells = [_NAMES[row["variant"]]]
+    cells = [_NAMES[row["variant"]].format(**row)]
     if "micro" in row:
         cells.append(_share(row["micro"]["arena_bytes"], dense["micro"]["arena_bytes"]))
     else:
