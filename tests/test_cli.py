@@ -24,6 +24,8 @@ COMMANDS = ["demo", "plan", "strip", "export", "bench", "report"]
 
 
 def say(*arguments, **environment):
+    # Those who run tests side by side may say how wide a terminal is.
+    environment = {"COLUMNS": None, **environment}
     return CliRunner(env=environment).invoke(cli.main, [str(a) for a in arguments])
 
 

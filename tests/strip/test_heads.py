@@ -215,7 +215,7 @@ def test_heads_and_features_count_as_reachable(gated):
 def test_one_swapped_head_is_noticed(role, monkeypatch):
     model = closed(L0MultiHeadAttention(4, 3, name="a"), [9.0, -9.0, 0.3, 1.0])
     keras_l0.strip(model)
-    build = rewrite._Rewriter._build
+    build = rewrite.Rewriter._build
     at = {"query": 0, "value": 4, "attention_output": 6}[role]
 
     def mutated(self, step, kind, config, weights):
@@ -225,7 +225,7 @@ def test_one_swapped_head_is_noticed(role, monkeypatch):
             weights[at] = np.moveaxis(swapped(heads), -1, axis)
         return build(self, step, kind, config, weights)
 
-    monkeypatch.setattr(rewrite._Rewriter, "_build", mutated)
+    monkeypatch.setattr(rewrite.Rewriter, "_build", mutated)
     with pytest.raises(RuntimeError, match="stripped model"):
         keras_l0.strip(model)
 

@@ -26,7 +26,7 @@ def registry():
     "name", ["dense_chain", "lenet", "residual", "two_inputs_two_outputs"]
 )
 def test_one_swapped_channel_is_noticed(name, precision, monkeypatch):
-    build = rewrite._Rewriter._build
+    build = rewrite.Rewriter._build
     done = []
 
     def mutated(self, step, kind, config, weights):
@@ -39,7 +39,7 @@ def test_one_swapped_channel_is_noticed(name, precision, monkeypatch):
         model = CASES[name].build()
     model.set_weights(hardened(name).get_weights())
     keras_l0.strip(model)
-    monkeypatch.setattr(rewrite._Rewriter, "_build", mutated)
+    monkeypatch.setattr(rewrite.Rewriter, "_build", mutated)
     with pytest.raises(RuntimeError, match="stripped model"):
         keras_l0.strip(model)
     assert done
