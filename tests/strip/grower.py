@@ -10,7 +10,7 @@ from moves_positions import PositionMoves
 from moves_shapes import ShapeMoves
 
 import keras_l0
-from keras_l0.layers import L0Dense, L0Gate, L0SharedGate, L0Switch
+from keras_l0.layers import L0Dense, L0Gate, L0RecurrentSwitch, L0SharedGate, L0Switch
 from keras_l0.layers.granular import Granular
 
 FUNCTIONS = (
@@ -96,6 +96,7 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
     on_rows = everywhere + on_positions + (
         "recurrent", "recurrent", "cell", "bidirectional", "attention", "attention",
         "grouped_attention", "unprojected", "dot", "causal", "last_step",
+        "switched_recurrent",
     )  # fmt: skip
     on_images = everywhere + on_positions + (
         "gated_conv", "gated_conv", "grouped", "squeeze_excite", "channels_first",
@@ -151,13 +152,26 @@ class Grower(PositionMoves, FunctionMoves, ShapeMoves):
         return self.once("gate", x, L0Gate)
 
     def switched(self, x, r):
-        # One mask for every tensor of as many channels, here and there mixed up.
+        # The channels here and there mixed up.
         units = x.shape[-1]
-        if ("mask", units) not in self.calls:
-            self.calls["mask", units] = L0SharedGate(units)(self.inputs[0])
         mixed = [r.randrange(units) for _ in range(units)]
         indices = mixed if r.random() < 0.3 else None
-        return L0Switch(indices=indices)(x, self.calls["mask", units])
+        return L0Switch(indices=indices)(x, self.mask(units))
+
+    def mask(self, units):
+        """One for every place of as many channels."""
+        if ("mask", units) not in self.calls:
+            self.calls["mask", units] = L0SharedGate(units)(self.inputs[0])
+        return self.calls["mask", units]
+
+    def switched_recurrent(self, x, r):
+        units = r.choice([x.shape[-1], r.randint(1, 4)])
+        kind = r.choice([layers.SimpleRNN, layers.LSTM, layers.GRU])
+        cells = kind(units, return_sequences=r.random() < 0.7)
+        cells = layers.Bidirectional(cells) if r.random() < 0.3 else cells
+        mixed = [r.randrange(units) for _ in range(units)]
+        indices = mixed if r.random() < 0.3 else None
+        return L0RecurrentSwitch(cells, indices)(x, self.mask(units))
 
     def shared(self, x, r):
         width, function = x.shape[-1], self.function(r)
