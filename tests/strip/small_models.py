@@ -837,6 +837,15 @@ def depthwise():
                  layers.Dense(2))  # fmt: skip
 
 
+@case
+def border_of_another_number():
+    # What is closed is 0 inside of the border, and has to be there to get one.
+    x = keras.Input((5, 4, 2))
+    h = layers.Reshape((1, 40))(L0Gate()(x))
+    h = keras.ops.pad(h, [(0, 0), (1, 1), (0, 0)], constant_values=0.5)
+    return keras.Model(x, layers.Dense(4)(h))
+
+
 # Without gates
 
 

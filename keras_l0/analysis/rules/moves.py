@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
+from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.graph import Tensor
-from keras_l0.analysis.logic import array_like, or_
+from keras_l0.analysis.logic import and_, array_like, not_, or_
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.shape import MovingRule
 
@@ -248,6 +248,18 @@ class PadRule(MovingRule):
             return [ins[0]]
         odd = array_like(alive, self.odd.astype("float64"))
         return [Flow(or_(or_(alive, const), odd), 0.0 * const)]
+
+    def backward(
+        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
+    ) -> list[Demand]:
+        (d, *rest) = super().backward(ins, outs, demands)
+        if not self.bordered:
+            return [d, *rest]
+        # What the border differs from has to be there, be it closed.
+        alive, const = ins[0]
+        odd = array_like(alive, self.odd.astype("float64"))
+        held = or_(const, and_(odd, not_(alive)))
+        return [Demand(d.need, or_(d.pin, and_(held, d.need))), *rest]
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.where(site.flows[0].alive > 0, np.nan, site.ins[0].value)]
