@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_l0.export.latency import require_one_signature
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.verify import run
@@ -22,14 +23,17 @@ def answers(path: str | os.PathLike[str], data: Any) -> np.ndarray:
             file gives them.
 
     Raises:
-        ValueError: If it is no such file, or the examples do not fit.
+        ValueError: If it is no such file or has several signatures, or the examples
+            do not fit.
         ExportError: If it fails to run.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     content = Path(path).read_bytes()
     with silence():
-        runner = Interpreter(model_content=content).get_signature_runner()
+        interpreter = Interpreter(model_content=content)
+        require_one_signature(path, interpreter)
+        runner = interpreter.get_signature_runner()
         details = runner.get_input_details()
         outputs = tuple(runner.get_output_details())
     arrays = data if isinstance(data, dict) else dict.fromkeys(details, data)

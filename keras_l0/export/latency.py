@@ -211,6 +211,8 @@ def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
             )
     with silence():
         interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
+    for path, interpreter in zip(paths, interpreters, strict=True):
+        require_one_signature(path, interpreter)
     seconds = np.zeros((len(interpreters), runs))
     for run in range(-_WARM_UP_RUNS, runs):
         for index, interpreter in enumerate(interpreters):
@@ -218,6 +220,16 @@ def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
             if run >= 0:
                 seconds[index, run] = taken
     return seconds
+
+
+def require_one_signature(path: str | os.PathLike[str], interpreter: Any) -> None:
+    """Raises if a file holds several models: which of them is meant, nothing says."""
+    names = list(interpreter.get_signature_list())
+    if len(names) > 1:
+        raise ValueError(
+            "A .tflite file to run must have one signature. "
+            f"Received: {os.fspath(path)!r} with {', '.join(map(repr, names))}"
+        )
 
 
 def _run(interpreter: Any) -> float:

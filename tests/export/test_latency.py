@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 
 from keras_l0.export import to_tflite
@@ -64,3 +65,27 @@ def test_bad_arguments(tmp_path):
         benchmark([])
     with pytest.raises(ValueError, match="missing.tflite"):
         latency(tmp_path / "missing.tflite")
+
+
+def test_a_file_of_two_signatures_is_refused(tmp_path):
+    import tensorflow as tf
+
+    from keras_l0.export.answers import answers
+
+    class Two(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([1, 3])])
+        def double(self, x):
+            return {"y": 2 * x}
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 3])])
+        def shift(self, x):
+            return {"y": x + 2}
+
+    made, path = Two(), tmp_path / "two.tflite"
+    names = {"double": made.double, "shift": made.shift}
+    tf.saved_model.save(made, tmp_path / "two", signatures=names)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "two"))
+    path.write_bytes(converter.convert())
+    for run in (benchmark, lambda file: answers(file, np.ones((1, 3)))):
+        with pytest.raises(ValueError, match="one signature.*'double', 'shift'"):
+            run(path)
