@@ -69,8 +69,8 @@ SETTINGS = {
         l0=(5.5e-6, 5.5e-6, 8e-6), epochs=40, learning_rate=2e-3, dropout=(0.2, 0.0)
     ),
     "lenet-5": Settings(
-        l0=(7.0e-4, 3.4e-5, 6.5e-6, 8e-6),
-        epochs=24,
+        l0=(1.1e-3, 6e-5, 9e-6, 1.3e-5),
+        epochs=36,
         learning_rate=2e-3,
         dropout=(0.15, 0.0),
     ),
