@@ -14,13 +14,12 @@ import numpy as np
 from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
-from keras_l0.analysis.rules.base import blaming
+from keras_l0.analysis.rules.barriers import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.budget import Budget
 from keras_l0.closing import fitting
 from keras_l0.devices import replicated, require_one_process
-from keras_l0.layers import find_gates
-from keras_l0.verification import verify_equal
+from keras_l0.verification import require_plain, require_promised, verify_equal
 
 
 def strip(
@@ -103,48 +102,11 @@ def strip(
     evaluation = analysis.evaluate(analysis.test_open())
     with replicated():
         stripped = Rewriter(analysis, evaluation).run()
-    _require_plain(analysis, stripped)
-    _require_promised(analysis, evaluation, stripped)
+    require_plain(analysis, stripped)
+    require_promised(analysis, evaluation, stripped)
     if verify:
         verify_equal(analysis, evaluation, stripped, data)
     return stripped
-
-
-def _require_plain(analysis: Analysis, stripped: keras.Model) -> None:
-    """Raises if a gate is left, inside a layer that could not be looked through."""
-    reasons = {step.node.name: step.rule.reason for step in analysis.steps}
-    for layer in stripped.layers:
-        if find_gates(layer):
-            raise ValueError(
-                f"While stripping {layer.name!r} ({type(layer).__name__}): there are "
-                f"gates inside, and it is a barrier: {reasons.get(layer.name)}. "
-                "Register a rule with `keras_l0.register_strip_rule`, or gate it from "
-                "outside with an `L0Gate`."
-            )
-
-
-def _require_promised(
-    analysis: Analysis, evaluation: Evaluation, stripped: keras.Model
-) -> None:
-    """Raises unless the model is of the planned size; rules that miscount are named."""
-    promised = round(float(evaluation.total.params))
-    if stripped.count_params() == promised:
-        return
-    built = {layer.name: layer.count_params() for layer in stripped.layers}
-    miscounted = [
-        f"{name!r} ({type(step.node.operation).__name__}) has {built[name]}, not the "
-        f"{size} of its rule {type(step.rule).__name__}"
-        for step, sizes in zip(analysis.steps, evaluation.sizes, strict=True)
-        if not step.node.shared
-        and (name := step.node.name) in built
-        and (size := sizes.whole().params) != built[name]
-    ]
-    raise RuntimeError(
-        f"strip built a model of {stripped.count_params()} parameters where its plan "
-        f"promised {promised}: {'; '.join(miscounted) or 'no layer differs'}. If such "
-        "a rule is yours, mend its `size` or its `rewrite`; otherwise please report "
-        "this with the model."
-    )
 
 
 class Rewriter:

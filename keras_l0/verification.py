@@ -1,4 +1,4 @@
-"""Does a stripped model compute what its source does? A batch is put through both."""
+"""Is a stripped model what was promised: plain, of the planned size, and equal?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.passes import Analysis, Evaluation
 from keras_l0.analysis.precision import computes_in_half, in_float32
 from keras_l0.analysis.rounding import Disagreement, agree, outputs, storage_epsilon
+from keras_l0.layers import find_gates
 
 # Examples to compare the old and the new model on, if the user gives none.
 _EXAMPLES = 8
@@ -60,3 +61,40 @@ def verify_equal(
             "is like the model's own.",
             stacklevel=3,
         )
+
+
+def require_plain(analysis: Analysis, stripped: keras.Model) -> None:
+    """Raises if a gate is left, inside a layer that could not be looked through."""
+    reasons = {step.node.name: step.rule.reason for step in analysis.steps}
+    for layer in stripped.layers:
+        if find_gates(layer):
+            raise ValueError(
+                f"While stripping {layer.name!r} ({type(layer).__name__}): there are "
+                f"gates inside, and it is a barrier: {reasons.get(layer.name)}. "
+                "Register a rule with `keras_l0.register_strip_rule`, or gate it from "
+                "outside with an `L0Gate`."
+            )
+
+
+def require_promised(
+    analysis: Analysis, evaluation: Evaluation, stripped: keras.Model
+) -> None:
+    """Raises unless the model is of the planned size; rules that miscount are named."""
+    promised = round(float(evaluation.total.params))
+    if stripped.count_params() == promised:
+        return
+    built = {layer.name: layer.count_params() for layer in stripped.layers}
+    miscounted = [
+        f"{name!r} ({type(step.node.operation).__name__}) has {built[name]}, not the "
+        f"{size} of its rule {type(step.rule).__name__}"
+        for step, sizes in zip(analysis.steps, evaluation.sizes, strict=True)
+        if not step.node.shared
+        and (name := step.node.name) in built
+        and (size := sizes.whole().params) != built[name]
+    ]
+    raise RuntimeError(
+        f"strip built a model of {stripped.count_params()} parameters where its plan "
+        f"promised {promised}: {'; '.join(miscounted) or 'no layer differs'}. If such "
+        "a rule is yours, mend its `size` or its `rewrite`; otherwise please report "
+        "this with the model."
+    )

@@ -7,12 +7,8 @@ from typing import Any
 
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.rules.base import (
-    Barrier,
-    BarrierRule,
-    GatedBarrierRule,
-    Rule,
-)
+from keras_l0.analysis.rules.barriers import BarrierRule, GatedBarrierRule
+from keras_l0.analysis.rules.base import Barrier, Rule
 
 RULES: dict[type, type[Rule]] = {}
 
