@@ -4,10 +4,11 @@
     KERAS_BACKEND=jax python benchmarks/overhead.py
 
 trains each network in four forms, with nothing, Dropout, gates, or gates under a budget
-behind its hidden layers, taking turns in one process: what else the machine does slows
-all of them. Each figure is the ratio to the plain network's time in the same round, the
-median and the quartiles over rounds. Peak memory is that of a process per form. Results
-go to a JSON file, one record per backend and network, rendered as Markdown.
+behind its hidden layers (in the LeNets: in them), taking turns in one process: what
+else the machine does slows all of them. Each figure is the ratio to the plain network's
+time in the same round, the median and the quartiles over rounds. Peak memory is that of
+a process per form. Results go to a JSON file, one record per backend and network,
+rendered as Markdown.
 """
 
 from __future__ import annotations
@@ -61,13 +62,22 @@ HEAD = (
 def build(name: str, form: str, steps: int) -> keras.Model:
     """A network in one of the forms, compiled."""
 
+    l0 = 0.0 if form == "budget" else 1e-6
+
     def behind(x: Any, conv: Any = None) -> Any:
-        """What is behind a hidden layer."""
+        """What is behind a hidden layer that is not gated itself."""
         if form == "plain":
             return x
         if form == "dropout":
             return layers.Dropout(0.5)(x)
-        return L0Gate(l0=0.0 if form == "budget" else 1e-6, cost=100.0)(x)
+        return L0Gate(l0=l0, cost=100.0)(x)
+
+    def hidden(kind: str, x: Any, *sizes: int) -> Any:
+        """A layer of ReLUs, by its name in Keras."""
+        if form in ("plain", "dropout"):
+            return behind(getattr(layers, kind)(*sizes, activation="relu")(x))
+        gated = getattr(keras_l0.layers, f"L0{kind}")
+        return gated(*sizes, activation="relu", l0=l0)(x)
 
     _, _, shape = SIZES[name]
     x = image = keras.Input(shape)
@@ -76,11 +86,10 @@ def build(name: str, form: str, steps: int) -> keras.Model:
     else:
         if name == "lenet-5":
             for filters in (20, 50):
-                x = behind(layers.Conv2D(filters, 5, activation="relu")(x))
-                x = layers.MaxPooling2D()(x)
+                x = layers.MaxPooling2D()(hidden("Conv2D", x, filters, 5))
         x = layers.Flatten()(x)
         for units in (300, 100) if name == "lenet-300-100" else (500,):
-            x = behind(layers.Dense(units, activation="relu")(x))
+            x = hidden("Dense", x, units)
         model = keras.Model(image, layers.Dense(10)(x))
     if form == "budget":
         model = keras_l0.with_budget(model, keras_l0.Budget(params=0.9))

@@ -12,6 +12,7 @@ from keras_l0.layers import (
     L0Conv2DTranspose,
     L0Dense,
     L0EinsumDense,
+    L0Gate,
 )
 from keras_l0.regularizers import L0
 
@@ -236,3 +237,63 @@ def test_config_round_trip(name, granularity):
 def test_granularity_is_checked(name, granularity):
     with pytest.raises(ValueError, match="`granularity` must be .*Received: granul"):
         LAYERS[name][0](granularity=granularity)
+
+
+def trained_like(name, activation, gradient, **kwargs):
+    """A training call's outputs, and the gradients of a function of them."""
+    keras.utils.set_random_seed(5)
+    layer = built(name, "units", **kwargs)
+    layer.activation = activation
+    layer.gate.assign_log_alpha(np.linspace(-3, 3, layer.gate.count))
+    x, start = batch(name), values(layer.gate.seed_generator.state).copy()
+
+    def outputs():
+        layer.gate.seed_generator.state.assign(start)
+        return layer(ops.convert_to_tensor(x), training=True)
+
+    weights = layer.trainable_weights
+    return values(outputs()), [
+        gradient(lambda: ops.sum(outputs() ** 2), weight) for weight in weights
+    ]
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu"])
+def test_gates_in_the_weights_are_gates_on_the_outputs(
+    name, activation, gradient, monkeypatch
+):
+    function = keras.activations.get(activation)
+    options = GateOptions(0.8)
+    monkeypatch.setattr("keras_l0.layers.granular._MANY", 0)
+    expected = trained_like(name, function, gradient, gate_options=options)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("outputs were multiplied")
+
+    monkeypatch.setattr("keras_l0.layers.granular._MANY", 1000)
+    if name != "einsum":  # whose bias has more entries than units
+        monkeypatch.setattr(L0Gate, "call", refuse)
+    found = trained_like(name, function, gradient, gate_options=options)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
+    for a, b in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    assert any((z != 0).any() for z in expected[1])
+
+
+@pytest.mark.parametrize(
+    "activation, noise",
+    [(f, "batch") for f in ("sigmoid", "gelu", "relu6", "elu")] + [("relu", "example")],
+)
+def test_what_gates_in_the_weights_would_change_is_multiplied(
+    name, activation, noise, monkeypatch
+):
+    monkeypatch.setattr("keras_l0.layers.granular._MANY", 1000)
+    layer = built(name, "units", gate_options=GateOptions(0.6, noise=noise))
+    layer.activation = keras.activations.get(activation)
+    z = drawn(layer)
+    open_ = built(name, "units")
+    open_.activation = layer.activation
+    expected = np.moveaxis(values(open_(batch(name))), layer.gated_axis, -1) * z
+    found = np.moveaxis(values(layer(batch(name))), layer.gated_axis, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    y = values(layer(np.repeat(batch(name, 1), 8, axis=0), training=True))
+    assert np.allclose(y, y[:1]) == (noise == "batch")

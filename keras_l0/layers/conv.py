@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_l0.layers.gated import Gated
 from keras_l0.layers.granular import Granular
@@ -69,13 +68,12 @@ class GatedTranspose(Granular):
     """Mixin: a layer whose kernel is ``(..., units, in)``."""
 
     @property
-    def kernel_axes(self) -> tuple[int, int]:
-        return self.kernel_rank - 2, self.kernel_rank - 1
+    def unit_axis(self) -> int:
+        return self.kernel_rank - 2
 
-    def by_unit(self, weight: Any) -> Any:
-        if self.granularity == "units" and len(weight.shape) > 1:
-            weight = ops.swapaxes(weight, -1, -2)
-        return super().by_unit(weight)
+    @property
+    def kernel_axes(self) -> tuple[int, int]:
+        return self.unit_axis, self.kernel_rank - 1
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")

@@ -50,15 +50,19 @@ class L0EinsumDense(Granular, keras.layers.EinsumDense):
         return len(_sides(self.equation)[1])
 
     @property
-    def kernel_axes(self) -> tuple[int, int]:
-        kernel = _sides(self.equation)[1]
+    def unit_axis(self) -> int:
         unit = unit_label(self.equation)
         if unit is None:
             raise ValueError(
                 f"`equation` of {self.name!r} must have units for blocks of weights. "
                 f"Received: equation={self.equation!r}"
             )
-        return kernel.index(unit), kernel.index(self._input_label)
+        return _sides(self.equation)[1].index(unit)
+
+    @property
+    def kernel_axes(self) -> tuple[int, int]:
+        kernel = _sides(self.equation)[1]
+        return self.unit_axis, kernel.index(self._input_label)
 
     @property
     def _input_label(self) -> str:
@@ -83,14 +87,11 @@ class L0EinsumDense(Granular, keras.layers.EinsumDense):
         return weights if per_unit else [w for w in weights if w is not self.bias]
 
     def by_unit(self, weight: Any) -> Any:
-        if self.granularity != "units":
-            return super().by_unit(weight)
-        if weight is self.bias:
+        if self.granularity == "units" and weight is self.bias:
             # It lies on the last axes of the output.
             axis = self.gate.gated_axes(self._rank)[0] - self._rank
-        else:
-            axis = _sides(self.equation)[1].index(unit_label(self.equation) or "")
-        return super().by_unit(ops.moveaxis(weight, axis, -1))
+            weight = ops.moveaxis(weight, axis, -1)
+        return super().by_unit(weight)
 
 
 def unit_label(equation: str) -> str | None:

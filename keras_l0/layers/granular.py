@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -21,11 +23,20 @@ What one gate switches. ``"units"``: a unit, behind the activation.
         count as parameters; what `strip` takes out are units and inputs none of whose
         weights is open."""
 
+# f(z * x) = z * f(x) for every z >= 0.
+_HOMOGENEOUS = (
+    keras.activations.linear,
+    keras.activations.relu,
+    keras.activations.leaky_relu,
+)
+_MANY = 16
+
 
 class Granular(Gated):
     """Mixin: a gated layer with one kernel, whose parts gates can switch instead.
 
-    Gates on weights multiply the kernel, once per batch.
+    Gates on weights multiply the kernel, once per batch. So do those on units, where
+    that is less to multiply than the outputs, and comes to the same.
     """
 
     gate_arguments = {
@@ -62,10 +73,14 @@ class Granular(Gated):
         return (1, 1) if self.granularity == "weights" else None
 
     @property
+    def unit_axis(self) -> int:
+        """The axis of the kernel that holds the units."""
+        return self.kernel_rank - 1
+
+    @property
     def kernel_axes(self) -> tuple[int, int]:
         """The axes of the kernel that hold the units and the inputs."""
-        rank = self.kernel_rank
-        return rank - 1, rank - 2
+        return self.unit_axis, self.kernel_rank - 2
 
     @property
     def kernel_rank(self) -> int:
@@ -125,6 +140,8 @@ class Granular(Gated):
     def by_unit(self, weight: Any) -> Any:
         if self.granularity == "inputs":
             weight = ops.moveaxis(weight, self.kernel_axes[1], -1)
+        if self.granularity == "units" and weight is not self.bias:
+            weight = ops.moveaxis(weight, self.unit_axis, -1)
         # What is in one block comes first, axis by axis.
         for done, (axis, size) in enumerate(self._blocked()):
             axis += done
@@ -163,20 +180,48 @@ class Granular(Gated):
         return numbers
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if self.granularity == "units":
-            return super().call(inputs, training=training)
         plain = super(Gated, self).call
-        if not self.block:
+        if self.granularity == "inputs":
             return self.rematerialized(plain, self.gate(inputs, training=training))
-        drawn = self.gate.values((None, *self.gate.raw.shape), training)
+        if not self.block and not self._folds(inputs):
+            return super().call(inputs, training=training)
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        weights = [kernel] if self.bias is None else [kernel, self.bias]
+        if self.block:
+            drawn = self.gate.values((None, *self.gate.raw.shape), training)
+            weights[0] = kernel * self.spread(drawn)
+        else:
+            outputs = self.compute_output_shape(inputs.shape)
+            drawn = ops.reshape(self.gate.values(outputs, training), (-1,))
+            shape = [1] * self.kernel_rank
+            shape[self.unit_axis] = -1
+            weights[0] = kernel * ops.reshape(drawn, shape)
+            weights[1:] = [ops.cast(w, self.compute_dtype) * drawn for w in weights[1:]]
+        return self.rematerialized(self._with_weights, inputs, *weights)
 
-        def on_kernel(inputs: Any, kernel: Any) -> Any:
-            name = "_kernel" if "_kernel" in self.__dict__ else "kernel"
-            with replaced(self, name, kernel):
-                return plain(inputs)
+    def _with_weights(self, inputs: Any, kernel: Any, bias: Any = None) -> Any:
+        """What the plain layer computes with other weights."""
+        name = "_kernel" if "_kernel" in self.__dict__ else "kernel"
+        with replaced(self, name, kernel), replaced(self, "bias", bias):
+            return super(Gated, self).call(inputs)
 
-        kernel = ops.cast(self.kernel, self.compute_dtype) * self.spread(drawn)
-        return self.rematerialized(on_kernel, inputs, kernel)
+    def _folds(self, inputs: Any) -> bool:
+        """Whether gates on units multiply the weights: the same, and less to multiply.
+
+        The activation has to let a factor >= 0 through, each unit to have a bias of its
+        own, and one draw to serve the whole batch.
+        """
+        if (
+            self.gate.options.noise != "batch"
+            or self.activation not in _HOMOGENEOUS
+            or getattr(self, "lora_enabled", False)
+            or (self.bias is not None and self.bias.shape != (self.gate.count,))
+        ):
+            return False
+        # Of unknown sizes, as of batches, at least so many are taken for granted.
+        sizes = self.compute_output_shape(inputs.shape)[1:]
+        outputs = math.prod([_MANY, *(size or _MANY for size in sizes)])
+        return math.prod(self.kernel.shape) < outputs
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         if self.block:
