@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -24,16 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import mnist
-import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from keras import layers
-from runs import Runs, use_threads
+from runs import Runs, Timed, facts, options, use_threads
 
 import keras_l0
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
 
-HERE = Path(__file__).resolve().parent
 TARGETS = [("params", share) for share in (0.8, 0.5, 0.2, 0.1, 0.05)]
 TARGETS += [("macs", share) for share in (0.5, 0.25, 0.1)]
 EPOCHS = {"lenet-300-100": 20, "lenet-5": 12, "residual": 10}
@@ -107,9 +101,8 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         steps_per_execution=min(20, steps),
         jit_compile=False,
     )
-    start = time.perf_counter()
-    model.fit(x, y, SETTINGS["batch_size"], key["epochs"], verbose=0)
-    minutes = (time.perf_counter() - start) / 60
+    with Timed() as timed:
+        model.fit(x, y, SETTINGS["batch_size"], key["epochs"], verbose=0)
     profile = keras_l0.profile(model, inputs)
     sizes = {
         name: getattr(getattr(profile, name), measure)
@@ -119,15 +112,15 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     held = getattr(keras_l0.profile(stripped, inputs).dense, measure)
     return {
         **key,
-        "minutes": minutes,
+        "minutes": timed.minutes,
+        "cpu_minutes": timed.cpu_minutes,
         "architecture": [n.kept for n in profile.layers if n.kind.startswith("L0")],
         "expected": sizes["expected"] / sizes["dense"],
         "deployed": sizes["deployed"] / sizes["dense"],
         "stripped": held / sizes["dense"],
         "error": mnist.error(model.predict(x_test, 500, verbose=0), y_test),
         "error_stripped": mnist.error(stripped.predict(x_test, 500, verbose=0), y_test),
-        "commit": COMMIT,
-        "versions": {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)},
+        **facts(),
     }
 
 
@@ -209,7 +202,7 @@ def size_of(hand: dict[str, Any]) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, "results-budget", "600 images, two epochs")
     add = parser.add_argument
     add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     add("--measure", nargs="+", choices=["params", "macs"], default=["params", "macs"])
@@ -217,11 +210,6 @@ def main(arguments: list[str] | None = None) -> None:
     add("--by-hand", nargs="*", type=float, metavar="L0", help="strengths instead")
     add("--seeds", nargs="+", type=int, default=[0])
     add("--epochs", type=int, help="instead of those of the settings")
-    add("--validation", action="store_true", help="hold out 5,000 training images")
-    add("--tiny", action="store_true", help="600 images, two epochs")
-    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
-    add("--output", type=Path, default=HERE / "results-budget.json")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
     runs = Runs(args.output)

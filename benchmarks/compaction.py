@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import budget
 import keras
 import mnist
-import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from compaction_table import render, run_row
-from runs import Runs, use_threads
+from runs import Runs, facts, options, use_threads
 
 import keras_l0
 
@@ -99,27 +95,18 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "macs": profile.deployed.macs,
         "trained": model.count_params(),
         "error": mnist.error(stripped.predict(x_test, 500, verbose=0), y_test),
-        "commit": COMMIT,
-        "versions": {
-            "python": platform.python_version(),
-            **{m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)},
-        },
+        **facts(),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, "results-compaction", "600 images, four epochs")
     add = parser.add_argument
     add("--network", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     add("--seeds", nargs="+", type=int, default=[0])
     add("--epochs", type=int, help="instead of those of the settings")
     add("--images", type=int, default=60_000, help="how many to train on")
-    add("--validation", action="store_true", help="hold out 5,000 training images")
-    add("--tiny", action="store_true", help="600 images, four epochs")
-    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
-    add("--output", type=Path, default=HERE / "results-compaction.json")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
     runs = Runs(args.output)

@@ -21,7 +21,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ import mnist
 import numpy as np
 from checkout import COMMIT
 from deploy_table import render
-from runs import use_threads
+from runs import use_threads, versions
 
 import keras_l0
 
@@ -318,12 +317,11 @@ def main(arguments: list[str] | None = None) -> None:
         data = mnist.load(args, network == "lenet-300-100", False)
         records = [record for record in records if record["network"] != network]
         records += run(network, data, args)
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
     about = {
         "seed": args.seed,
         "npu": NPU,
         "runs": args.runs,
-        "versions": {"python": platform.python_version(), **modules},
+        "versions": versions(),
     }
     result = {"about": about, "records": records, "scaling": scaling(args)}
     args.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -21,9 +21,8 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from checkout import COMMIT
 from mnist_table import table
-from runs import Runs
+from runs import Runs, facts
 from strip_zoo_runs import MODELS, build
 
 HERE = Path(__file__).resolve().parent
@@ -91,7 +90,7 @@ def convert(name: str) -> dict[str, Any]:
         "seconds_add": adding,
         "seconds_strip": stripping,
         "seconds_copy": copied,
-        "commit": COMMIT,
+        **facts(),
     }
     holds = {
         "the gated model's outputs": record["gated"] <= 1e-6,

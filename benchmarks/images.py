@@ -25,7 +25,7 @@ def load(
         path: An .npz file as Keras keeps it; otherwise Keras downloads it. The
             Fashion-MNIST beside this repository, if there is one, is another split.
         validation: Whether to test on the last twelfth of the training set instead.
-        tiny: Whether random images will do, a few hundred of them.
+        tiny: Whether random images will do, a few of them.
 
     Returns:
         Images and labels to train on, and to test on.
@@ -33,8 +33,8 @@ def load(
     path = path or LOCAL / f"{dataset}.npz"
     if tiny:
         rng = np.random.default_rng(0)
-        x, x_test = rng.integers(0, 256, (2, 384, 28, 28))
-        y, y_test = rng.integers(0, 10, (2, 384))
+        x, x_test = rng.integers(0, 256, (2, 600, 28, 28))
+        y, y_test = rng.integers(0, 10, (2, 600))
     elif path.exists():
         with np.load(path) as file:
             names = ("x_train", "y_train", "x_test", "y_test")

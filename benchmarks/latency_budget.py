@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import keras
 import models
 import numpy as np
 from checkout import COMMIT
-from runs import Runs, use_threads
+from runs import Runs, use_threads, versions
 
 import keras_l0
 from keras_l0.export.latency import fastest
@@ -141,11 +140,7 @@ def run(network: str, args: argparse.Namespace) -> dict[str, Any]:
         "overhead": table.overhead,
         "device": table.device,
         "commit": COMMIT,
-        "versions": {
-            "python": platform.python_version(),
-            "keras_l0": keras_l0.__version__,
-            **table.versions,
-        },
+        "versions": versions() | table.versions,
     }
 
 

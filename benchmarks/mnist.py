@@ -16,28 +16,21 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import images
 import keras
 import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from mnist_table import render, run_row
-from runs import Runs, use_threads
+from runs import Runs, Timed, facts, options, settings_option, use_threads
 
 import keras_l0
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
-
-HERE = Path(__file__).resolve().parent
-LOCAL_DATA = HERE.parent.parent / "shared" / "data" / "mnist.npz"
-
 
 NETWORKS = ("lenet-300-100", "lenet-5")
 
@@ -114,28 +107,15 @@ def build(network: str, settings: Settings) -> keras.Model:
 
 def load(args: argparse.Namespace, flat: bool, standardize: bool) -> list[np.ndarray]:
     """Images and labels: to train on, and to report the error of."""
-    path = args.data or (LOCAL_DATA if LOCAL_DATA.exists() else None)
-    if path:
-        with np.load(path) as file:
-            names = ("x_train", "y_train", "x_test", "y_test")
-            x, y, x_test, y_test = (file[name] for name in names)
-    elif args.tiny:  # no download for a test
-        rng = np.random.default_rng(0)
-        x, x_test = rng.integers(0, 256, (2, 600, 28, 28))
-        y, y_test = rng.integers(0, 10, (2, 600))
-    else:
-        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
-    if args.tiny:
-        x, y, x_test, y_test = (a[:600] for a in (x, y, x_test, y_test))
-    if args.validation:
-        held = len(x) // 12
-        x, y, x_test, y_test = x[:-held], y[:-held], x[-held:], y[-held:]
-    shape = (-1, 784) if flat else (-1, 28, 28, 1)
-    x, x_test = (a.reshape(shape).astype("float32") / 255 for a in (x, x_test))
+    x, y, x_test, y_test = images.load(
+        "mnist", path=args.data, validation=args.validation, tiny=args.tiny
+    )
+    if flat:
+        x, x_test = (a.reshape(len(a), -1) for a in (x, x_test))
     if standardize:
         mean, deviation = x.mean(), x.std()
         x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
-    return [x, y.astype("int32"), x_test, y_test.astype("int32")]
+    return [x, y, x_test, y_test]
 
 
 def train(
@@ -208,12 +188,12 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     data = load(args, key["network"] == "lenet-300-100", settings.standardize)
     keras.utils.set_random_seed(key["seed"])
     model = build(key["network"], settings)
-    wall, cpu = time.perf_counter(), time.process_time()
-    history = train(model, settings, *data[:2]).history
+    with Timed() as timed:
+        history = train(model, settings, *data[:2]).history
     record = {
         **key,
-        "minutes": (time.perf_counter() - wall) / 60,
-        "cpu_minutes": (time.process_time() - cpu) / 60,
+        "minutes": timed.minutes,
+        "cpu_minutes": timed.cpu_minutes,
         "training_accuracy": history["accuracy"][-1],
     }
     if args.models:
@@ -222,34 +202,27 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
         name = f"{key['network']}-{key['seed']}-{digest}"
         model.save(args.models / f"{name}.keras")
         (args.models / f"{name}.json").write_text(json.dumps(record))
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)}
     return {
         **record,
         **measure(model, *data[2:]),
-        "commit": COMMIT,
-        "versions": {"python": platform.python_version(), **modules},
+        **facts(),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, "results-mnist", "600 images, one epoch")
+    settings_option(parser)
     add = parser.add_argument
     add("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--epochs", type=int, help="instead of those of the settings")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
-    add("--validation", action="store_true", help="hold out 5,000 training images")
-    add("--tiny", action="store_true", help="600 images, one epoch")
-    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
-    add("--output", type=Path, default=HERE / "results-mnist.json")
     add("--models", type=Path, help="a folder to keep the trained gated models in")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     if args.data and not args.data.is_file():
         parser.error(f"--data names {str(args.data)!r}, which is not a file")
     use_threads(args.threads)
-    changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
+    changes = dict(args.set)
     if args.epochs or args.tiny:
         changes["epochs"] = args.epochs or 1
     runs = Runs(args.output)

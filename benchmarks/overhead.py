@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -30,10 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from checkout import COMMIT
 from keras import layers
 from mnist_table import table
-from runs import use_threads
+from runs import facts, use_threads
 from wide_resnet import network as wide_resnet
 
 import keras_l0
@@ -177,11 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
             "backend": backend,
             **measure(name, rounds, 1 if args.tiny else SIZES[name][1]),
             "peak_kib": {form: peak(name, form) for form in memory},
-            "commit": COMMIT,
-            "versions": {
-                "python": platform.python_version(),
-                **{m.__name__: m.__version__ for m in (keras_l0, keras, np)},
-            },
+            **facts(),
         }
         print(*rows(record), sep="\n", flush=True)
         same = (backend, name)

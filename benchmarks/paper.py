@@ -14,11 +14,9 @@ reports errors on the last twelfth of the training set: for choosing settings.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import mnist
 import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from paper_table import picture, render, run_row
-from runs import Runs, use_threads
+from runs import Runs, facts, options, settings_option, use_threads
 
 import keras_l0
 
@@ -151,7 +147,6 @@ def run(key: dict[str, Any], settings: mnist.Settings, args: Any) -> dict[str, A
         fit(stripped, images, min(track.fine_tuning, settings.epochs), 3e-4)
     after = stripped.predict(x_test, 500, verbose=0)
     sizes = keras_l0.profile(model, inputs="gather")
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)}
     return {
         **key,
         "architecture": [n.kept for n in sizes.layers if n.kind.startswith("L0")],
@@ -162,28 +157,22 @@ def run(key: dict[str, Any], settings: mnist.Settings, args: Any) -> dict[str, A
         "error": mnist.error(after, y_test),
         "minutes": (time.perf_counter() - wall) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,
-        "commit": COMMIT,
-        "versions": {"python": platform.python_version(), **modules},
+        **facts(),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, "results-paper", "600 images, one epoch")
+    settings_option(parser)
     add = parser.add_argument
     add("--network", nargs="+", choices=mnist.NETWORKS, default=list(mnist.NETWORKS))
     add("--track", nargs="+", choices=TRACKS, default=list(TRACKS))
     add("--scales", nargs="+", type=float, default=SCALES, help="of the strengths")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
-    add("--validation", action="store_true", help="hold out training images")
-    add("--tiny", action="store_true", help="600 images, one epoch")
-    add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
-    add("--output", type=Path, default=HERE / "results-paper.json")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
-    changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
+    changes = dict(args.set)
     if args.tiny:
         changes["epochs"] = 1
     runs = Runs(args.output)

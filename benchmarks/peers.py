@@ -18,9 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -28,36 +25,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from images import DATASETS, load
 from models import NETWORKS
 from peers_table import render, run_row
 from ranking import close_lowest, norms, random_scores
-from runs import Runs, use_threads
+from runs import Runs, Timed, facts, options, use_threads
 from transfer import SETTINGS, Settings, error, train
 
 import keras_l0
 
-HERE = Path(__file__).resolve().parent
 METHODS = ("gates", "norm", "random", "narrow")
 # Of an epoch, to tell how long one takes.
 TRIED = 8
 
 
-class Timed:
-    """CPU seconds spent in a block."""
-
-    def __enter__(self) -> Timed:
-        self.start = time.process_time()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.seconds = time.process_time() - self.start
-
-
 def epochs_in(
-    seconds: float, model: keras.Model, x: np.ndarray, y: np.ndarray, settings: Settings
+    minutes: float, model: keras.Model, x: np.ndarray, y: np.ndarray, settings: Settings
 ) -> int:
     """How many epochs of a network fit into some CPU time, at least one."""
     trial = keras.models.clone_model(model)
@@ -65,7 +48,7 @@ def epochs_in(
     _train(trial, x[:some], y[:some], settings, 1)  # compiles
     with Timed() as timed:
         trial.fit(x[:some], y[:some], settings.batch_size, verbose=0)
-    return max(1, round(seconds / (timed.seconds * len(x) / some)))
+    return max(1, round(minutes / (timed.cpu_minutes * len(x) / some)))
 
 
 def _train(
@@ -100,23 +83,22 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> li
     with Timed() as gated_time:
         train(gated, x, y, settings, gated=True)
     before = keras_l0.plan(dense).before
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)}
     records = []
     for method in METHODS:
         if method == "gates":
             small = keras_l0.strip(gated, budget=budget, data=x[:100])
-            seconds, epochs = gated_time.seconds, settings.gated_epochs
+            minutes, epochs = gated_time.cpu_minutes, settings.gated_epochs
         else:
             small = shrink(method, dense, args.share, key["seed"])
-            seconds = gated_time.seconds
+            minutes = gated_time.cpu_minutes
             if method == "narrow":
-                seconds += dense_time.seconds
-            epochs = epochs_in(seconds, small, x, y, settings)
+                minutes += dense_time.cpu_minutes
+            epochs = epochs_in(minutes, small, x, y, settings)
             with Timed() as timed:
                 _train(small, x, y, settings, epochs)
-            seconds = timed.seconds
+            minutes = timed.cpu_minutes
         if method != "narrow":
-            seconds += dense_time.seconds
+            minutes += dense_time.cpu_minutes
         after = keras_l0.plan(small).before
         records.append(
             {
@@ -129,9 +111,8 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> li
                 "macs_dense": before.macs,
                 "macs": after.macs,
                 "epochs": epochs,
-                "cpu_minutes": seconds / 60,
-                "commit": COMMIT,
-                "versions": {"python": platform.python_version(), **modules},
+                "cpu_minutes": minutes,
+                **facts(),
             }
         )
     return records
@@ -139,16 +120,12 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> li
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, "results-peers", "random images, one epoch", data=False)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     add("--share", type=float, default=0.25, help="of the MACs")
-    add("--validation", action="store_true", help="hold out training images")
-    add("--tiny", action="store_true", help="random images, one epoch")
-    add("--output", type=Path, default=HERE / "results-peers.json")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
     runs = Runs(args.output)

@@ -1,10 +1,18 @@
-"""What a benchmark has run already, in a JSON file, and on how many threads it runs."""
+"""What the benchmarks have in common: options, records of what has run, its facts."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import platform
+import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from checkout import COMMIT
+
+HERE = Path(__file__).resolve().parent
 
 
 class Runs(list[dict[str, Any]]):
@@ -28,6 +36,55 @@ class Runs(list[dict[str, Any]]):
         self.path.write_text(json.dumps(self, indent=1) + "\n")
 
 
+class Timed:
+    """Minutes spent in a block, by the clock and of the CPU."""
+
+    def __enter__(self) -> Timed:
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.minutes = (time.perf_counter() - self._start[0]) / 60
+        self.cpu_minutes = (time.process_time() - self._start[1]) / 60
+
+
+def options(
+    doc: str, results: str, tiny: str, validation: bool = True, data: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the options that benchmarks share.
+
+    Args:
+        doc: The script's docstring.
+        results: Name of its results, without suffix.
+        tiny: What ``--tiny`` makes of it.
+        validation: Whether it can hold out training images.
+        data: Whether it takes the images of MNIST from a file.
+    """
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    add = parser.add_argument
+    add("--tiny", action="store_true", help=tiny)
+    add("--output", type=Path, default=HERE / f"{results}.json")
+    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
+    if validation:
+        add("--validation", action="store_true", help="hold out training images")
+    if data:
+        add("--data", type=Path, help="an .npz file as Keras keeps it for MNIST")
+    return parser
+
+
+def settings_option(parser: argparse.ArgumentParser) -> None:
+    """Lets settings be changed by name."""
+    parser.add_argument(
+        "--set", nargs="+", default=[], type=_setting, metavar="NAME=VALUE",
+        help="other settings",
+    )  # fmt: skip
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
+
+
 def use_threads(count: int) -> None:
     """Lets TensorFlow use so many threads; 0 leaves them as they are."""
     import tensorflow as tf
@@ -35,3 +92,16 @@ def use_threads(count: int) -> None:
     if count:
         tf.config.threading.set_intra_op_parallelism_threads(count)
         tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what is imported."""
+    names = ("keras_l0", "keras", "tensorflow", "jax", "numpy")
+    modules = {name: sys.modules[name] for name in names if name in sys.modules}
+    found = {name: module.__version__ for name, module in modules.items()}
+    return {"python": platform.python_version(), **found}
+
+
+def facts() -> dict[str, Any]:
+    """What a record says of the code that it was measured with."""
+    return {"commit": COMMIT, "versions": versions()}

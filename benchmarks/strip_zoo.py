@@ -31,9 +31,8 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from checkout import COMMIT
-from runs import Runs
-from strip_zoo_runs import FAMILIES, MODELS, WIDTHS, build, corners, prove, versions
+from runs import Runs, facts
+from strip_zoo_runs import FAMILIES, MODELS, WIDTHS, build, corners, prove
 from strip_zoo_table import render, run_row
 
 HERE = Path(__file__).resolve().parent
@@ -62,8 +61,7 @@ def run_child(key: dict[str, Any], args: argparse.Namespace) -> None:
     record |= {
         "minutes": (time.perf_counter() - start) / 60,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "commit": COMMIT,
-        "versions": versions(),
+        **facts(),
     }
     print(json.dumps(record))
 

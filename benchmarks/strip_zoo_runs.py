@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -238,12 +237,6 @@ def measure(model: keras.Model, repeats: int) -> tuple[dict[str, Any], keras.Mod
         seconds, memory = zip(*runs, strict=True)
         record |= {f"seconds_{task}": min(seconds), f"memory_{task}": min(memory)}
     return record, result
-
-
-def versions() -> dict[str, str]:
-    """What ran."""
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, np)}
-    return {"python": platform.python_version(), **modules}
 
 
 def cost(function: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -13,11 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -25,16 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
-from checkout import COMMIT
 from images import DATASETS, load
 from models import NETWORKS
-from runs import Runs, use_threads
+from runs import Runs, Timed, facts, options, settings_option, use_threads
 from transfer_table import render, run_row
 
 import keras_l0
-
-HERE = Path(__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +80,15 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     x, y, x_test, y_test = load(
         key["dataset"], validation=args.validation, tiny=args.tiny
     )
-    wall, cpu = time.perf_counter(), time.process_time()
     keras.utils.set_random_seed(key["seed"])
-    dense = NETWORKS[key["network"]]()
-    train(dense, x, y, settings, gated=False)
-    budget = keras_l0.Budget(params=settings.share, macs=settings.share)
-    gated = keras_l0.add_gates(dense, budget=budget, seed=key["seed"])
-    train(gated, x, y, settings, gated=True)
-    small = keras_l0.strip(gated, data=x[:100])
+    with Timed() as timed:
+        dense = NETWORKS[key["network"]]()
+        train(dense, x, y, settings, gated=False)
+        budget = keras_l0.Budget(params=settings.share, macs=settings.share)
+        gated = keras_l0.add_gates(dense, budget=budget, seed=key["seed"])
+        train(gated, x, y, settings, gated=True)
+        small = keras_l0.strip(gated, data=x[:100])
     before, after = keras_l0.plan(dense).before, keras_l0.plan(small).before
-    modules = {m.__name__: m.__version__ for m in (keras_l0, keras, tf, np)}
     return {
         **key,
         "error_dense": error(dense, x_test, y_test),
@@ -107,28 +98,25 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
         "macs_dense": before.macs,
         "macs": after.macs,
         "reached": keras_l0.plan_gates(dense).reached,
-        "minutes": (time.perf_counter() - wall) / 60,
-        "cpu_minutes": (time.process_time() - cpu) / 60,
-        "commit": COMMIT,
-        "versions": {"python": platform.python_version(), **modules},
+        "minutes": timed.minutes,
+        "cpu_minutes": timed.cpu_minutes,
+        **facts(),
     }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(
+        __doc__, "results-transfer", "random images, one epoch", data=False
+    )
+    settings_option(parser)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
-    add("--validation", action="store_true", help="hold out training images")
-    add("--tiny", action="store_true", help="random images, one epoch")
-    add("--output", type=Path, default=HERE / "results-transfer.json")
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
-    changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
+    changes = dict(args.set)
     if args.tiny:
         changes |= {"dense_epochs": 1, "gated_epochs": 1}
     runs = Runs(args.output)

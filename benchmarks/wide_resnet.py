@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,9 +33,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from checkout import COMMIT
 from keras import layers, ops
-from runs import Runs
+from runs import Runs, facts, settings_option
 from wide_resnet_table import render, row
 
 import keras_l0
@@ -253,11 +250,7 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
         "tflite_difference": exported.max_difference,
         "cpu_minutes": minutes,
         "backend": keras.backend.backend(),
-        "commit": COMMIT,
-        "versions": {
-            "python": platform.python_version(),
-            **{m.__name__: m.__version__ for m in (keras_l0, keras, np)},
-        },
+        **facts(),
     }
 
 
@@ -268,13 +261,13 @@ def main(arguments: list[str] | None = None) -> None:
     add("--dataset", choices=SETTINGS, default="digits")
     add("--l0", type=float, nargs="+", help="the paper's lambda: 0.001 and 0.002")
     add("--seed", type=int, default=0)
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings")
+    settings_option(parser)
     add("--tiny", action="store_true", help="64 images, WRN-10-1, one epoch")
     add("--backup", type=Path, help="a folder, for a run that may be interrupted")
     add("--verbose", type=int, default=2, help="as `fit` has it")
     add("--output", type=Path, default=HERE / "results-wide-resnet.json")
     args = parser.parse_args(arguments)
-    changes = {k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}
+    changes = dict(args.set)
     if args.tiny:
         changes = {"depth": 10, "width": 1, "epochs": 1, "batch_size": 16, **changes}
     settings = dataclasses.replace(SETTINGS[args.dataset], **changes)

@@ -12,58 +12,66 @@ import keras_l0
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.tensorflow
-def test_mnist_runs_and_does_not_run_again(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    """Lets benchmarks be imported by their bare names, as they import each other."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    mnist = importlib.import_module("mnist")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Runs a benchmark on next to nothing; its records and its page.
+
+    What has been run is not run again.
+    """
+
+    def measure(name, *arguments):
+        script = importlib.import_module(name)
+        output = tmp_path / "results.json"
+        arguments = ["--tiny", *arguments, "--output", str(output)]
+        script.main(arguments)
+        records = json.loads(output.read_text())
+        with monkeypatch.context() as patch:
+            patch.setattr(script, "run", None)
+            script.main(arguments)
+        assert json.loads(output.read_text()) == records
+        return records, output.with_suffix(".md").read_text()
+
+    return measure
+
+
+@pytest.mark.tensorflow
+def test_mnist(measured, capsys, tmp_path):
     # Gates that start at the edge: some close in the few steps that are made.
-    arguments += ["--set", "open_probability=0.32"]
-
-    mnist.main(arguments)
-
-    runs = json.loads(output.read_text())
+    edge = ("--set", "open_probability=0.32")
+    runs, page = measured("mnist", "--seeds", "0", "--threads", "0", *edge)
     assert [run["network"] for run in runs] == ["lenet-300-100", "lenet-5"]
     for run in runs:
         assert run["params_gather"] <= run["params_keep"] < run["params_dense"]
         assert run["params_gather"] == run["params_gather_profile"]
         assert run["error"] == run["error_gated"]
         assert run["tflite_difference"] < 1e-4
-    table = output.with_suffix(".md").read_text()
-    assert all(f"{run['params_gather']:,}" in table for run in runs)
-
-    monkeypatch.setattr(mnist, "run", None)
-    mnist.main(arguments)
-    assert json.loads(output.read_text()) == runs
+        assert f"{run['params_gather']:,}" in page
     assert "lenet-5, seed 0: already in results.json" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        mnist.main([*arguments, "--data", str(tmp_path / "nowhere.npz")])
+        importlib.import_module("mnist").main(
+            ["--data", str(tmp_path / "nowhere.npz"), "--tiny"]
+        )
     assert "nowhere.npz" in capsys.readouterr().err
 
 
 @pytest.mark.tensorflow
-def test_transfer_runs_and_does_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    transfer = importlib.import_module("transfer")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
-    arguments += ["--networks", "lenet_300_100", "gru", "--datasets", "mnist"]
-
-    transfer.main(arguments)
-
-    runs = json.loads(output.read_text())
+def test_transfer(measured):
+    few = ("--networks", "lenet_300_100", "gru", "--datasets", "mnist", "--seeds", "0")
+    runs, page = measured("transfer", "--threads", "0", *few)
     assert [run["network"] for run in runs] == ["lenet_300_100", "gru"]
     for run in runs:
         assert run["params"] <= run["params_dense"] and run["reached"] > 0.9
-    assert "gru" in output.with_suffix(".md").read_text()
-    monkeypatch.setattr(transfer, "run", None)
-    transfer.main(arguments)
+    assert "gru" in page
 
 
 @pytest.mark.tensorflow
-def test_networks_of_the_benchmarks_can_be_gated(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_networks_of_the_benchmarks_can_be_gated():
     models = importlib.import_module("models")
     for name, build in models.NETWORKS.items():
         model = build()
@@ -72,8 +80,7 @@ def test_networks_of_the_benchmarks_can_be_gated(monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_identity_of_one_model(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_identity_of_one_model(tmp_path):
     identity = importlib.import_module("identity")
     record = identity.convert("MobileNetV3Small")
     assert not record["failures"] and record["shared"] > 0
@@ -86,7 +93,6 @@ def test_identity_of_one_model(tmp_path, monkeypatch):
 
 @pytest.mark.tensorflow
 def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
     deploy = importlib.import_module("deploy")
     # The other networks, and those of other packages, take longer than a test may.
     monkeypatch.setattr(deploy, "VARIANTS", {"dense": None, "ours": "keep"})
@@ -116,69 +122,42 @@ def test_deploy_measures_files_and_keeps_networks(tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_budgets_run_and_do_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    budget = importlib.import_module("budget")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--network", "lenet-300-100", "--measure", "params"]
-    arguments += ["--target", "0.3", "--threads", "0", "--output", str(output)]
-    budget.main(arguments)
-    (run,) = json.loads(output.read_text())
+def test_budgets(measured):
+    few = ("--network", "lenet-300-100", "--measure", "params", "--threads", "0")
+    (run,), page = measured("budget", *few, "--target", "0.3")
     assert run["stripped"] <= 0.3 and 0 <= run["error_stripped"] <= 100
-    assert "| lenet-300-100 | 2 | 0 | test | params 30% |" in (
-        output.with_suffix(".md").read_text()
-    )
-    arguments += ["--by-hand", "1e-5"]
-    budget.main(arguments)
-    _, hand, same = json.loads(output.read_text())
+    assert "| lenet-300-100 | 2 | 0 | test | params 30% |" in page
+    (_, hand, same), page = measured("budget", *few, "--by-hand", "1e-5")
     assert hand["measure"] == "l0" and same["target"] == round(hand["deployed"], 4)
-    assert "strengths chosen by hand" in output.with_suffix(".md").read_text()
-    monkeypatch.setattr(budget, "run", None)
-    budget.main(arguments)
+    assert "strengths chosen by hand" in page
+    budget = importlib.import_module("budget")
     assert budget.build("residual", keras_l0.Budget(macs=0.5)).budgets
 
 
 @pytest.mark.tensorflow
-def test_peers_come_to_the_same_size(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    peers = importlib.import_module("peers")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
-    arguments += ["--networks", "lenet_300_100", "--datasets", "mnist"]
-    peers.main(arguments)
-    runs = json.loads(output.read_text())
-    assert [run["method"] for run in runs] == list(peers.METHODS)
+def test_peers_come_to_the_same_size(measured):
+    few = ("--networks", "lenet_300_100", "--datasets", "mnist", "--seeds", "0")
+    runs, page = measured("peers", "--threads", "0", *few)
+    assert {run["method"] for run in runs} == {"gates", "norm", "random", "narrow"}
     for run in runs:
         assert 0.2 * run["macs_dense"] < run["macs"] <= 0.25 * run["macs_dense"]
-    assert "| lenet_300_100 | mnist | 1 | 25% |" in (
-        output.with_suffix(".md").read_text()
-    )
-    monkeypatch.setattr(peers, "run", None)
-    peers.main(arguments)
+    assert "| lenet_300_100 | mnist | 1 | 25% |" in page
 
 
 @pytest.mark.tensorflow
-def test_both_tracks_of_the_paper(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    paper = importlib.import_module("paper")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--seeds", "0", "--threads", "0", "--output", str(output)]
-    arguments += ["--network", "lenet-5", "--scales", "1"]
-    paper.main(arguments)
-    runs = json.loads(output.read_text())
+def test_both_tracks_of_the_paper(measured, tmp_path):
+    few = ("--network", "lenet-5", "--scales", "1", "--seeds", "0", "--threads", "0")
+    runs, page = measured("paper", *few)
     assert [run["track"] for run in runs] == ["plain", "practice"]
     plain, practice = runs
     assert plain["error"] == plain["error_stripped"]
     assert 0 < practice["params"] <= practice["params_keep"]
-    assert "| lenet-5 | practice | x 1 | 1 |" in output.with_suffix(".md").read_text()
-    assert output.with_suffix(".png").stat().st_size > 1000
-    monkeypatch.setattr(paper, "run", None)
-    paper.main(arguments)
+    assert "| lenet-5 | practice | x 1 | 1 |" in page
+    assert (tmp_path / "results.png").stat().st_size > 1000
 
 
 @pytest.mark.tensorflow
-def test_units_of_every_network_can_be_ranked(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_units_of_every_network_can_be_ranked():
     models, ranking = map(importlib.import_module, ("models", "ranking"))
     for build in models.NETWORKS.values():
         model = build()
@@ -187,8 +166,7 @@ def test_units_of_every_network_can_be_ranked(monkeypatch):
         assert 0.25 < sizes.deployed.macs / sizes.dense.macs <= 0.4
 
 
-def test_results_are_those_of_the_pages(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_results_are_those_of_the_pages(tmp_path):
     for page in BENCHMARKS.glob("results-*.md"):
         (tmp_path / page.name).write_text(page.read_text())
     importlib.import_module("results").main(["--folder", str(tmp_path)])
@@ -198,48 +176,28 @@ def test_results_are_those_of_the_pages(tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_latencies_are_predicted_and_measured(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    latency = importlib.import_module("latency_budget")
-    output, models = tmp_path / "results.json", tmp_path / "models"
-    arguments = ["--tiny", "--network", "lenet-5", "--threads", "0"]
-    arguments += ["--models", str(models), "--output", str(output)]
-    latency.main(arguments)
-    (record,) = json.loads(output.read_text())
+def test_latencies_are_predicted_and_measured(measured, tmp_path):
+    few = ("--network", "lenet-5", "--threads", "0", "--models", str(tmp_path / "m"))
+    (record,), page = measured("latency_budget", *few)
     dense, by_latency, _, by_macs, _ = record["rows"]
     variants = [row["variant"] for row in (dense, by_latency, by_macs)]
     assert variants == ["dense", "latency 50%", "macs 50%"]
     assert by_latency["predicted"] <= 0.5 * dense["predicted"]
     assert by_macs["macs"] <= 0.5 * dense["macs"]
-    page = output.with_suffix(".md").read_text()
     assert "## lenet-5" in page and "| latency 50% |" in page
-    monkeypatch.setattr(latency, "run", None)
-    latency.main(arguments)
 
 
 @pytest.mark.tensorflow
-def test_compaction_runs_and_does_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    compaction = importlib.import_module("compaction")
-    output = tmp_path / "results.json"
-    arguments = ["--tiny", "--network", "lenet-300-100", "--threads", "0"]
-    arguments += ["--output", str(output)]
-
-    compaction.main(arguments)
-
-    runs = json.loads(output.read_text())
+def test_compaction(measured):
+    runs, page = measured("compaction", "--network", "lenet-300-100", "--threads", "0")
     assert [run["compaction"] for run in runs] == [False, True]
     for run in runs:
         assert len(run["each_epoch"]) == 4 and 0 <= run["error"] <= 100
-    table = output.with_suffix(".md").read_text()
-    assert "| lenet-300-100 | 60,000 | 4 | 1 |" in table and "| yes |" in table
-    monkeypatch.setattr(compaction, "run", None)
-    compaction.main(arguments)
+    assert "| lenet-300-100 | 60,000 | 4 | 1 |" in page and "| yes |" in page
 
 
 @pytest.mark.tensorflow
-def test_overhead_is_measured_for_all_forms(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_overhead_is_measured_for_all_forms(tmp_path):
     overhead = importlib.import_module("overhead")
     output = tmp_path / "results.json"
     arguments = ["--tiny", "--threads", "0", "--networks", "lenet-300-100"]
@@ -252,26 +210,18 @@ def test_overhead_is_measured_for_all_forms(tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_wide_resnet_runs_and_does_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    wide = importlib.import_module("wide_resnet")
-    output = tmp_path / "results.json"
+def test_wide_resnet(measured):
     # Gates that start at the edge, and so many steps that some close.
-    arguments = ["--tiny", "--set", "drop_rate=0.9", "--verbose", "0", "--l0", "1"]
-    arguments += ["--output", str(output)]
-    wide.main(arguments)
-    (run,) = json.loads(output.read_text())
+    edge = ("--set", "drop_rate=0.9", "--l0", "1")
+    (run,), page = measured("wide_resnet", *edge, "--verbose", "0")
     assert run["params"] < run["params_dense"] == 78_042
     assert run["error"] == run["error_gated"]
     assert len(run["history"]["macs_expected"]) == 1
     assert run["tflite_difference"] < 1e-4
-    assert "| digits | WRN-10-1 | 1.0 |" in output.with_suffix(".md").read_text()
-    monkeypatch.setattr(wide, "run", None)
-    wide.main(arguments)
+    assert "| digits | WRN-10-1 | 1.0 |" in page
 
 
-def test_the_wide_resnet_is_the_one_of_the_paper(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_the_wide_resnet_is_the_one_of_the_paper():
     wide = importlib.import_module("wide_resnet")
     model = wide.network((32, 32, 3), 10, 28, 10, lambda x, conv: x)
     trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
