@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
 from keras_l0.analysis.passes import INPUT_MODES
-from keras_l0.hard_concrete import require_real
+from keras_l0.arguments import (
+    is_integer,
+    require_integer,
+    require_one_of,
+    require_real,
+)
 from keras_l0.latency_table import LatencyTable
 from keras_l0.regularizers import L0
 
@@ -76,12 +80,7 @@ class Budget:
                 "A `Budget` must limit `params`, `macs`, `bytes` or `latency`. "
                 "Received: none of them"
             )
-        if self.quantization not in WEIGHT_BYTES:
-            raise ValueError(
-                "`quantization` must be one of "
-                f"{', '.join(map(repr, WEIGHT_BYTES))}. "
-                f"Received: quantization={self.quantization!r}"
-            )
+        require_one_of("quantization", self.quantization, WEIGHT_BYTES)
         self._check_table()
         names = (self.layers,) if isinstance(self.layers, str) else self.layers
         if not isinstance(names, Iterable) or not all(
@@ -94,27 +93,15 @@ class Budget:
         object.__setattr__(self, "layers", tuple(names))
         if self.layers and self.bytes is not None:
             raise ValueError(
-                "`bytes` is the size of a whole file. "
+                "`bytes` must be None where `layers` are chosen: it limits a whole "
+                "file. "
                 f"Received: bytes={self.bytes!r} with layers={self.layers!r}"
             )
-        if self.inputs not in INPUT_MODES:
-            raise ValueError(
-                f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
-                f"Received: inputs={self.inputs!r}"
-            )
-        if self.ramp_steps is not None and not (
-            _is_integer(self.ramp_steps) and self.ramp_steps >= 0
-        ):
-            raise ValueError(
-                "`ramp_steps` must be a number of training steps, an integer >= 0, or "
-                f"None. Received: ramp_steps={self.ramp_steps!r}"
-            )
-
-        if not (_is_integer(self.min_units) and self.min_units >= 0):
-            raise ValueError(
-                "`min_units` must be an integer >= 0. "
-                f"Received: min_units={self.min_units!r}"
-            )
+        require_one_of("inputs", self.inputs, INPUT_MODES)
+        if self.ramp_steps is not None:
+            steps = "None, or a number of training steps, an integer"
+            require_integer("ramp_steps", self.ramp_steps, 0, steps)
+        require_integer("min_units", self.min_units, 0)
 
     def _check_table(self) -> None:
         if self.table is not None and not isinstance(self.table, LatencyTable):
@@ -211,12 +198,9 @@ def as_budgets(budget: Any) -> tuple[Budget, ...]:
 def _require_amount(name: str, value: Any) -> None:
     if value is None:
         return
-    if _is_integer(value):
-        if value < 1:
-            raise ValueError(
-                f"`{name}` must be a share in (0, 1], a float, or an absolute number "
-                f">= 1, an integer. Received: {name}={value!r}"
-            )
+    if is_integer(value):
+        what = "a share in (0, 1], a float, or an absolute number, an integer"
+        require_integer(name, value, 1, what)
         return
     require_real(
         name,
@@ -224,7 +208,3 @@ def _require_amount(name: str, value: Any) -> None:
         "in (0, 1], a share (an absolute number is an integer)",
         lambda number: 0 < number <= 1,
     )
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_l0.arguments import require_integer
 from keras_l0.budgeted import BudgetedModel
 from keras_l0.layers import find_gates
 
@@ -39,7 +40,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If there is no data.
+        ValueError: If there is no data, or ``batch_size`` is no integer >= 1.
 
     Example:
         >>> import numpy as np, keras, keras_l0
@@ -53,6 +54,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
             "`model` must be a Keras model. "
             f"Received: {model!r} of type {type(model).__name__}"
         )
+    require_integer("batch_size", batch_size, 1)
     layers = list(model._flatten_layers())
     norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
     gates = find_gates(model)

@@ -11,10 +11,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.graph import require_graph
+from keras_l0.arguments import require_integer, require_probability, require_real
 from keras_l0.compaction import closed_for_good, compacted, require_inputs
-from keras_l0.hard_concrete import require_probability, require_real
 from keras_l0.layers import find_gates
-from keras_l0.layers.arguments import is_integer
 from keras_l0.narrowing import Narrowing
 
 
@@ -53,13 +52,8 @@ class Compaction:
     def __post_init__(self) -> None:
         require_probability("max_open", self.max_open)
         require_real("min_saving", self.min_saving, "in (0, 1)", lambda x: 0 < x < 1)
-        for name, least in (("patience", 1), ("times", 0)):
-            value = getattr(self, name)
-            if not is_integer(value) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer >= {least}. "
-                    f"Received: {name}={value!r}"
-                )
+        require_integer("patience", self.patience, 1)
+        require_integer("times", self.times, 0)
         require_inputs(self.inputs)
 
 

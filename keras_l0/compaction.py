@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.graph import deep_recursion, require_finite, require_graph
+from keras_l0.arguments import require_probability
 from keras_l0.budgeted import BudgetedModel, put_under
-from keras_l0.hard_concrete import require_probability
 from keras_l0.layers import find_gates
 from keras_l0.narrowing import Narrowed, narrow
 from keras_l0.slots import carried

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
+
+from keras_l0.arguments import require_probability, require_real
 
 # Keeps log(u) and log(1 - u) finite in float32 without moving any quantile visibly.
 _NOISE_EPSILON = 1e-6
@@ -146,41 +145,3 @@ def _float_tensor(x: Any) -> Any:
     if keras.backend.is_float_dtype(x.dtype):
         return x
     return ops.cast(x, keras.backend.floatx())
-
-
-def require_real(
-    name: str, value: Any, expected: str, holds: Callable[[float], bool]
-) -> float:
-    """``value`` as a float, if it is a finite real number in a range.
-
-    Args:
-        name: The argument's name, for the message.
-        value: What came.
-        expected: The range in words: "a finite number <expected>".
-        holds: Whether a number lies in the range.
-
-    Raises:
-        TypeError: If ``value`` is not a real number; a bool is not one.
-        ValueError: If it is NaN, infinite, or outside the range.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`{name}` must be a real number {expected}. "
-            f"Received: {name}={value!r} of type {type(value).__name__}"
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not (math.isfinite(number) and holds(number)):
-        raise ValueError(
-            f"`{name}` must be a finite number {expected}. Received: {name}={number!r}"
-        )
-    return number
-
-
-def require_probability(name: str, value: Any) -> float:
-    """`require_real` for a probability that is neither 0 nor 1."""
-    return require_real(
-        name, value, "strictly between 0 and 1", lambda number: 0 < number < 1
-    )

@@ -6,14 +6,14 @@ With it goes, if one wants, the expected L2 norm under the gates.
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_l0.hard_concrete import HardConcrete, require_real
+from keras_l0.arguments import is_integer, require_real
+from keras_l0.hard_concrete import HardConcrete
 
 # No training takes as many steps; float32 still counts them.
 _LATE = 2**24
@@ -143,7 +143,7 @@ Strength: TypeAlias = float | LearningRateSchedule | L0
 
 
 def _sample_count(n_samples: int) -> int:
-    if isinstance(n_samples, bool) or not isinstance(n_samples, numbers.Integral):
+    if not is_integer(n_samples):
         raise TypeError(
             "`n_samples` must be an integer, the size of the training set. "
             f"Received: n_samples={n_samples!r}"

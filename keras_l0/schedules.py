@@ -7,13 +7,12 @@ number of training steps, and serialize. So Keras' own work as well.
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_l0.hard_concrete import require_real
+from keras_l0.arguments import require_integer, require_real
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -128,9 +127,4 @@ def _float(step: Any) -> Any:
 
 
 def _require_steps(name: str, value: Any, least: int) -> None:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not (whole and value >= least):
-        raise ValueError(
-            f"`{name}` must be a number of training steps, an integer >= {least}. "
-            f"Received: {name}={value!r}"
-        )
+    require_integer(name, value, least, "a number of training steps, an integer")

@@ -86,3 +86,5 @@ def test_bad_input():
         calibrate(layers.Dense(2), data())
     with pytest.raises(ValueError, match="at least one batch"):
         calibrate(network(), data()[:0])
+    with pytest.raises(ValueError, match="`batch_size` must be an integer >= 1"):
+        calibrate(network(), data(), batch_size=-1)

@@ -206,11 +206,12 @@ def part(module):
 
 # What each part may import of the package: lower parts only.
 BELOW = {
-    "hard_concrete": set(),
-    "regularizers": {"hard_concrete"},
-    "layers": {"hard_concrete", "regularizers"},
-    "analysis": {"hard_concrete", "regularizers", "layers"},
-    "optimizers": {"hard_concrete", "regularizers", "layers"},
+    "arguments": set(),
+    "hard_concrete": {"arguments"},
+    "regularizers": {"arguments", "hard_concrete"},
+    "layers": {"arguments", "hard_concrete", "regularizers"},
+    "analysis": {"arguments", "hard_concrete", "regularizers", "layers"},
+    "optimizers": {"arguments", "hard_concrete", "regularizers", "layers"},
 }
 NEVER = {
     "page": {"callbacks", "convert", "schedules", "cli", "demo"},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from collections.abc import Iterable, Sequence
 
 import keras
 
+from keras_l0.arguments import require_seed
 from keras_l0.budget import Budget, as_budgets
 from keras_l0.budgeted import put_under, require_within_reach
 from keras_l0.convert.conversion import Conversion
@@ -112,9 +112,7 @@ def add_gates(
         >>> keras_l0.strip(gated).count_params()
         16
     """
-    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if seed is not None and not whole:
-        raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
+    require_seed(seed)
     options = GateOptions.get(gate_options)
     conversion = Conversion(model, layers, skip, options, l0)
     if not conversion.gated:

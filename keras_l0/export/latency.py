@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_l0.arguments import require_integer
 from keras_l0.export import memory_run
 from keras_l0.export.child import run_python
 from keras_l0.export.silence import silence
@@ -204,11 +205,8 @@ def _paths(
 
 def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
     """Seconds of every timed run, a row per file."""
-    for name, value in (("runs", runs), ("threads", threads)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
-            )
+    require_integer("runs", runs, 1)
+    require_integer("threads", threads, 1)
     with silence():
         interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
     for path, interpreter in zip(paths, interpreters, strict=True):

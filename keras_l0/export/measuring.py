@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_l0.arguments import require_integer
 from keras_l0.export.latency import fastest
 from keras_l0.export.options import Options
 from keras_l0.export.prepare import check_packages
@@ -87,8 +88,7 @@ def measure_latency(
         >>> budget = keras_l0.Budget(latency=0.5, table=table)  # doctest: +SKIP
     """
     Options(quantization)
-    if threads < 1:
-        raise ValueError(f"`threads` must be at least 1. Received: threads={threads}")
+    require_integer("threads", threads, 1)
     blank = blank_entries(model, inputs, shares)
     check_packages()
     if device is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from keras_l0.arguments import require_one_of
+
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 IO_DTYPES = ("float32", "int8", "uint8")
 ALLOWED = ("float", "flex")
@@ -43,11 +45,7 @@ class Options:
             ("io_dtype", self.io_dtype, IO_DTYPES),
             ("target", self.target, TARGETS),
         ):
-            if value not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {', '.join(map(repr, known))}. "
-                    f"Received: {name}={value!r}"
-                )
+            require_one_of(name, value, known)
         if not self.int8 and self.io_dtype != "float32":
             raise ValueError(
                 f"`io_dtype={self.io_dtype!r}` takes quantization='int8': the other "

@@ -15,6 +15,7 @@ from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.analysis.rounding import outputs
+from keras_l0.arguments import require_one_of
 from keras_l0.export.c_array import check_c_path
 from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
@@ -148,11 +149,7 @@ def to_tflite(
         {'FULLY_CONNECTED': 1}
     """
     destination = check_destination(path)
-    if inputs not in INPUT_MODES:
-        raise ValueError(
-            f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
-            f"Received: inputs={inputs!r}"
-        )
+    require_one_of("inputs", inputs, INPUT_MODES)
     if io_dtype is None:
         io_dtype = "int8" if target and quantization == "int8" else "float32"
     limits = Limits(max_error, min_top1)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, of Python or NumPy, and no boolean."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+from keras_l0.arguments import is_integer
 
 
 def validated_axis(axis: Any) -> int | tuple[int, ...]:

@@ -10,12 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.layers.arguments import (
-    is_integer,
-    real_numbers,
-    validated_axis,
-    validated_cost,
-)
+from keras_l0.arguments import require_seed
+from keras_l0.layers.arguments import real_numbers, validated_axis, validated_cost
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0, Strength
 
@@ -89,8 +85,7 @@ class L0Gate(keras.layers.Layer):
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
         self.options = GateOptions.get(options, "options")
-        if seed is not None and not is_integer(seed):
-            raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}")
+        require_seed(seed)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True

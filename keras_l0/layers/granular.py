@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_l0.arguments import is_integer
 from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.gated import Gated, replaced
 
@@ -240,10 +240,9 @@ def _validated(granularity: Any) -> str | tuple[int, int]:
     if isinstance(granularity, str) and granularity in ("units", "inputs", "weights"):
         return granularity
     if isinstance(granularity, (list, tuple)) and len(granularity) == 2:
-        whole = [n for n in granularity if isinstance(n, numbers.Integral)]
-        block = [int(n) for n in whole if not isinstance(n, bool)]
-        if len(block) == 2 and min(block) > 0:
-            return block[0], block[1]
+        units, inputs = granularity
+        if is_integer(units) and is_integer(inputs) and min(granularity) > 0:
+            return int(units), int(inputs)
     raise ValueError(
         "`granularity` must be 'units', 'inputs', 'weights', or a pair of positive "
         "integers, (units, inputs) of a block of weights. "

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.hard_concrete import HardConcrete, require_probability, require_real
-from keras_l0.layers.arguments import is_integer, real_numbers
+from keras_l0.arguments import require_integer, require_probability, require_real
+from keras_l0.hard_concrete import HardConcrete
+from keras_l0.layers.arguments import real_numbers
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -93,11 +94,7 @@ class GateOptions:
             )
         if self.clamp is not None:
             object.__setattr__(self, "clamp", self._validated_clamp())
-        if not (is_integer(self.min_units) and self.min_units >= 0):
-            raise ValueError(
-                "`min_units` must be an integer >= 0. "
-                f"Received: min_units={self.min_units!r}"
-            )
+        require_integer("min_units", self.min_units, 0)
 
     def _validated_clamp(self) -> tuple[float, float]:
         """Bounds between which gates start, can close, and can be held open."""

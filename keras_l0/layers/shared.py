@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.layers.arguments import is_integer
+from keras_l0.arguments import is_integer
 from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import Strength

@@ -82,7 +82,7 @@ def test_another_backend_has_the_files_written_by_tensorflow():
     [
         ({"quantization": "int4"}, "`quantization` must be one of"),
         ({"shares": (0.0,)}, "`shares` must be shares"),
-        ({"threads": 0}, "`threads` must be at least 1"),
+        ({"threads": 0}, "`threads` must be an integer >= 1"),
         ({"inputs": "drop"}, "`inputs` must be one of"),
         ({"timer": lambda paths: []}, "`timer` must return the microseconds"),
         ({"timer": lambda paths: [np.nan] * len(paths)}, "`timer` must return"),
