@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from keras_l0.analysis.logic import concatenate
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
+from keras_l0.arguments import require_integer, require_one_of
 from keras_l0.layers import find_gates
 
 __all__ = ["INPUT_MODES", "Analysis", "Evaluation", "Step"]
@@ -88,18 +88,9 @@ class Analysis:
         round_to: int = 1,
         min_units: int = 1,
     ) -> None:
-        if inputs not in INPUT_MODES:
-            raise ValueError(
-                f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}. "
-                f"Received: inputs={inputs!r}"
-            )
-        for name, value in (("round_to", round_to), ("min_units", min_units)):
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a whole number >= 1. Received: {name}={value!r}"
-                )
-        self.round_to, self.min_units = int(round_to), int(min_units)
+        require_one_of("inputs", inputs, INPUT_MODES)
+        self.round_to = require_integer("round_to", round_to, 1)
+        self.min_units = require_integer("min_units", min_units, 1)
         self.graph = model if isinstance(model, Graph) else trace(model)
         operations = (node.operation for node in self.graph.nodes)
         traced = model is self.graph

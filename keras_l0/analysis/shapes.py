@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from keras_l0.arguments import is_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,5 +92,4 @@ class Work(NamedTuple):
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(map(_plain, value))
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return int(value) if whole else value
+    return int(value) if is_integer(value) else value
