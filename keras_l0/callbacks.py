@@ -74,7 +74,8 @@ class Density(keras.callbacks.Callback):
             self._dense = float(analysis.evaluate(ones).total.params)
         total = analysis.evaluate(analysis.test_open()).total
         self._values = {
-            "density": float(total.params) / self._dense,
+            # Of no parameters, all are there.
+            "density": float(total.params) / self._dense if self._dense else 1.0,
             "params": round(float(total.params)),
             "macs": round(float(total.macs)),
         }

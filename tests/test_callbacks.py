@@ -218,6 +218,14 @@ def test_a_plain_model():
     assert history["density"] == [1.0] and history["params"] == [12]
 
 
+def test_a_model_of_gates_alone():
+    model = keras.Sequential([keras.Input((5,)), L0Gate()])
+    model.compile("sgd", "mse")
+    x = np.ones((4, 5), "float32")
+    history = model.fit(x, x, verbose=0, callbacks=[Density()]).history
+    assert history["density"] == [1.0] and history["params"] == [0]
+
+
 def test_a_functional_model_with_input_gates():
     x = keras.Input((6,))
     gate = L0Gate(cost=4)
