@@ -7,11 +7,12 @@ import uuid
 from pathlib import Path
 
 
-def check_destination(path: str | os.PathLike[str]) -> Path:
+def check_destination(path: str | os.PathLike[str], argument: str = "path") -> Path:
     """Refuses a path that a file cannot be written to.
 
     Args:
         path: Where a file is to go.
+        argument: The argument that says so, for the message.
 
     Returns:
         The path as a `Path`.
@@ -26,31 +27,30 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(
-            "`path` must be a string or a path, the file to write. "
-            f"Received: path={path!r} of type {type(path).__name__}"
+            f"`{argument}` must be a string or a path, the file to write. "
+            f"Received: {argument}={path!r} of type {type(path).__name__}"
         )
-    received = f"Received: path={os.fspath(path)!r}"
+
+    def must(what: str) -> str:
+        return f"`{argument}` must {what}. Received: {argument}={os.fspath(path)!r}"
+
     if "\0" in os.fspath(path):
-        raise ValueError(f"`path` must be without null characters. {received}")
+        raise ValueError(must("be without null characters"))
     target = Path(os.path.realpath(path))
+    folder = target.parent
     if target.is_dir():
-        raise IsADirectoryError(f"`path` must name a file, not a folder. {received}")
-    if not target.parent.exists():
+        raise IsADirectoryError(must("name a file, not a folder"))
+    if not folder.exists():
         raise FileNotFoundError(
-            f"`path` must lie in a folder that exists; {str(target.parent)!r} does "
-            f"not. {received}"
+            must(f"lie in a folder that exists; {str(folder)!r} does not")
         )
-    if not target.parent.is_dir():
-        raise NotADirectoryError(
-            f"`path` must lie in a folder; {str(target.parent)!r} is a file. {received}"
-        )
+    if not folder.is_dir():
+        raise NotADirectoryError(must(f"lie in a folder; {str(folder)!r} is a file"))
     if target.exists() and not target.is_file():
-        raise ValueError(f"`path` must name a file, not a device or a pipe. {received}")
-    for needed in (target, target.parent):
+        raise ValueError(must("name a file, not a device or a pipe"))
+    for needed in (target, folder):
         if needed.exists() and not os.access(needed, os.W_OK):
-            raise PermissionError(
-                f"`path` must be writable; {str(needed)!r} is not. {received}"
-            )
+            raise PermissionError(must(f"be writable; {str(needed)!r} is not"))
     return Path(path)
 
 

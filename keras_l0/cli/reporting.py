@@ -20,7 +20,7 @@ from keras_l0.cli.reading import (
     require_tflite,
 )
 from keras_l0.cli.saying import say_json, step
-from keras_l0.cli.writing import destination, output_option
+from keras_l0.cli.writing import output_option, require_destination
 
 
 @click.command()
@@ -75,7 +75,7 @@ def report(
     """  # noqa: D301
     if (data is None) != (labels is None):
         raise click.UsageError("--data and --labels go together.")
-    destination(output, force, option="--html")
+    require_destination(output, force)
     for file in files:
         require_tflite(file)
     examples, classes = read_arrays(data, "--data"), read_arrays(labels, "--labels")

@@ -22,7 +22,7 @@ from keras_l0.cli.reading import (
     require_tflite,
 )
 from keras_l0.cli.saying import say_json, stdout, step, table
-from keras_l0.cli.writing import destination, output_option
+from keras_l0.cli.writing import output_option, require_destination
 from keras_l0.export.options import ETHOS_U, IO_DTYPES
 from keras_l0.export.silence import silence
 
@@ -114,10 +114,10 @@ def export(
     numpy.save("x_train.npy", x_train[:500]) writes such data.
     """  # noqa: D301
     kind = quantization(float16=float16, dynamic=dynamic, int8=int8)
-    destination(output, force)
+    require_destination(output, force)
     if c_array:
-        destination(c_array, force, option="--c-array")
-        destination(c_array.with_suffix(".h"), force, option="--c-array")
+        for file in (c_array, c_array.with_suffix(".h")):
+            require_destination(file, force, argument="c_array")
     given, tested = read_arrays(data, "--data"), read_arrays(test_data, "--test-data")
     classes = read_arrays(labels, "--labels")
     network = read_model(model, unsafe, imports)

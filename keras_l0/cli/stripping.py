@@ -19,7 +19,7 @@ from keras_l0.cli.arguments import (
 )
 from keras_l0.cli.reading import loading_options, read_arrays, read_model
 from keras_l0.cli.saying import say_json, stdout, step, table
-from keras_l0.cli.writing import destination, output_option, save
+from keras_l0.cli.writing import output_option, require_destination, save
 
 
 @click.command()
@@ -106,7 +106,7 @@ def strip(
     budgets = [_budget(text, kind) for text in limits]
     if kind and not any(budget.bytes for budget in budgets):
         raise click.UsageError(f"--{kind} is about a --budget of bytes, and none is.")
-    destination(output, force, ".keras")
+    require_destination(output, force, ".keras")
     examples = read_arrays(data, "--data")
     network = read_model(model, unsafe, imports)
     with step("stripping and comparing"):

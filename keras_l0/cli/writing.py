@@ -44,28 +44,29 @@ def output_option(
     return add
 
 
-def destination(path: Path, force: bool, suffix: str = "", option: str = "-o") -> Path:
+def require_destination(
+    path: Path, force: bool, suffix: str = "", argument: str = "path"
+) -> None:
     """Checks a place to write to, before any work is done.
 
     Args:
         path: The place.
         force: Whether a file that is there may go.
         suffix: How its name has to end.
-        option: What named it, for errors.
+        argument: The argument of the function that writes it, for errors.
 
     Raises:
         ClickException: If it may not be written to.
     """
     if suffix and path.suffix != suffix:
-        raise click.UsageError(f"{option} must end with {suffix}. Received: {path}")
+        said = sentence(f"`{argument}` must end with {suffix}. Received: {path}")
+        raise click.UsageError(said)
     try:
-        check_destination(path)
-    except OSError as error:
-        said = sentence(error).replace("-o ", f"{option} ")
-        raise click.ClickException(said) from error
+        check_destination(path, argument)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(sentence(error)) from error
     if path.exists() and not force:
         raise click.ClickException(f"{path} exists already: --force replaces it.")
-    return path
 
 
 def save(model: keras.Model, path: Path) -> int:

@@ -26,13 +26,13 @@ def check_c_path(path: str | os.PathLike[str], model: Path) -> Path:
             file.
         TypeError, OSError: As `check_destination`.
     """
-    target = check_destination(path)
+    target = check_destination(path, "c_array")
     if target.suffix not in (".cc", ".cpp"):
         raise ValueError(
             f"`c_array` must end in .cc or .cpp. Received: c_array={os.fspath(path)!r}"
         )
     header = target.with_suffix(".h")
-    check_destination(header)
+    check_destination(header, "c_array")
     if os.path.realpath(model) in map(os.path.realpath, (target, header)):
         raise ValueError(
             "`c_array` and its header must be other files than `path`. "
