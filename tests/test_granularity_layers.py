@@ -44,7 +44,7 @@ def test_equations_that_sum_over_several_axes_have_no_inputs(granularity):
 
 
 def test_lora_would_open_closed_weights():
-    with pytest.raises(ValueError, match="LoRA of .* would add.*Received"):
+    with pytest.raises(ValueError, match="`granularity` of .* for LoRA.*Received"):
         L0Dense(4, lora_rank=2, granularity="weights").build((None, 3))
     L0Dense(4, lora_rank=2, granularity="inputs").build((None, 3))
 

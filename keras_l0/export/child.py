@@ -69,7 +69,7 @@ def convert_in_child(
         if not (folder / _RESULT).exists():
             raise ExportError(
                 "The model could not be converted: the process that ran the converter "
-                f"{how_it_ended(done)}; nothing was written."
+                f"{how_it_ended(done)}. Nothing was written."
             )
         return (folder / _RESULT).read_bytes()
 

@@ -71,8 +71,8 @@ def freeze(model: keras.Model, signature: Signature, batch_size: int | None) -> 
             frozen, graph = to_constants(traced, lower_control_flow=False)
         except Exception as error:
             raise ExportError(
-                f"Model {model.name!r} could not be traced ({_reason(error)}); "
-                "nothing was written."
+                f"Model {model.name!r} could not be traced ({_reason(error)}). "
+                "Nothing was written."
             ) from error
     _drop_gradients(graph)
     _square_by_product(graph)
@@ -154,7 +154,7 @@ def convert(
             raise ExportError(
                 "The model could not be converted to "
                 f"{'' if 'flex' in options.allow else 'builtin '}TFLite operations "
-                f"({_reason(error)}); nothing was written."
+                f"({_reason(error)}). Nothing was written."
             ) from error
 
 

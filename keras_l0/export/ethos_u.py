@@ -50,8 +50,8 @@ def compile_for(
         summaries = list(folder.glob("model_summary_*.csv"))
         if done.returncode or not summaries:
             raise ExportError(
-                f"Vela {how_it_ended(done)} on the file for {configuration}; "
-                "nothing was written."
+                f"Vela {how_it_ended(done)} on the file for {configuration}. "
+                "Nothing was written."
             )
         with open(summaries[0], newline="") as file:
             (row,) = csv.DictReader(file)

@@ -74,7 +74,7 @@ def run(
             said = [line for line in done.stderr.splitlines() if "opcode" in line]
             raise ExportError(
                 f"TFLite Micro does not run the file: the process {how_it_ended(done)}"
-                f"{''.join(f'. {line}' for line in said[:1])}; nothing was written."
+                f"{''.join(f'. {line}' for line in said[:1])}. Nothing was written."
             )
         with np.load(folder / micro_run.OUTPUTS) as file:
             results = {

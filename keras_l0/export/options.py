@@ -48,9 +48,9 @@ class Options:
             require_one_of(name, value, known)
         if not self.int8 and self.io_dtype != "float32":
             raise ValueError(
-                f"`io_dtype={self.io_dtype!r}` takes quantization='int8': the other "
-                "files compute in float32. "
-                f"Received: quantization={self.quantization!r}"
+                "`io_dtype` must be 'float32' without quantization='int8': other files "
+                f"compute in float32. Received: io_dtype={self.io_dtype!r}, "
+                f"quantization={self.quantization!r}"
             )
         size = self.batch_size
         if size is not None and (
@@ -71,23 +71,24 @@ class Options:
                 f"`allow` must be a tuple of {' or '.join(map(repr, ALLOWED))}. "
                 f"Received: allow={self.allow!r}"
             )
+        object.__setattr__(self, "allow", tuple(self.allow))  # a child reads JSON
         if self.sparse and (self.quantization or self.target):
             # With 8 bits XNNPACK fails to load them, with float16 they answer NaN or
             # crash, and TFLite Micro does not read them.
             raise ValueError(
-                "`sparse=True` takes a float32 file for LiteRT: others do not run, or "
-                f"answer NaN. Received: quantization={self.quantization!r}, "
-                f"target={self.target!r}"
+                "`sparse` must be False for quantized files and for targets: such "
+                "files do not run, or answer NaN. Received: sparse=True, "
+                f"quantization={self.quantization!r}, target={self.target!r}"
             )
         if self.target is not None and size is None:
             raise ValueError(
-                f"target={self.target!r} takes files of a fixed batch. "
-                "Received: batch_size=None"
+                f"`batch_size` must be a number for target={self.target!r}, which "
+                "takes files of a fixed batch. Received: batch_size=None"
             )
         if self.target not in (None, "micro") and not self.int8:
             raise ValueError(
-                f"target={self.target!r} takes quantization='int8'. "
-                f"Received: quantization={self.quantization!r}"
+                "`target` must be None or 'micro' without quantization='int8'. "
+                f"Received: target={self.target!r}, quantization={self.quantization!r}"
             )
 
     @property

@@ -61,8 +61,8 @@ def plain_form(
     if stateful:
         raise ExportError(
             "A .tflite file keeps no state between inferences, as stateful layers do: "
-            f"{', '.join(map(repr, stateful))}. Build them with stateful=False; "
-            "nothing was written."
+            f"{', '.join(map(repr, stateful))}. Build them with stateful=False. "
+            "Nothing was written."
         )
     fixed = {tensor.shape[0] for tensor in model.inputs} - {None}
     if fixed:
@@ -73,7 +73,7 @@ def plain_form(
         if options.int8 or options.batch_size is None:
             model = unrolled(model)
     except ValueError as error:
-        raise ExportError(f"{error}; nothing was written.") from error
+        raise ExportError(f"{error}. Nothing was written.") from error
     return model, options
 
 

@@ -144,7 +144,7 @@ def _google(content: bytes) -> str | None:
     if done.returncode:
         raise ExportError(
             "edgetpu_compiler refused the file: "
-            f"{' '.join((done.stdout + done.stderr).split())[-400:]}; "
-            "nothing was written."
+            f"{' '.join((done.stdout + done.stderr).split())[-400:]}. "
+            "Nothing was written."
         )
     return done.stdout.strip()

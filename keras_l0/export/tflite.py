@@ -156,14 +156,15 @@ def to_tflite(
     options = Options(quantization, io_dtype, batch_size, allow, target, sparse)
     if target == "edgetpu" and inputs == "gather":
         raise ValueError(
-            "target='edgetpu' takes inputs='keep' or 'narrow': the Edge TPU has no "
+            "`inputs` must be 'keep' or 'narrow' for target='edgetpu', which has no "
             "GATHER. Received: inputs='gather'"
         )
     c_path = None if c_array is None else check_c_path(c_array, destination)
     if options.int8 and representative_data is None:
         raise ValueError(
-            "quantization='int8' takes `representative_data`, a few hundred examples "
-            "to measure the ranges of activations on. Received: None"
+            "`representative_data` must be given for quantization='int8': a few "
+            "hundred examples to measure the ranges of activations on. "
+            "Received: representative_data=None"
         )
     require_graph(model)
     check_packages()

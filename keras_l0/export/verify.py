@@ -104,8 +104,8 @@ def _compare_quantized(
         if want.shape != got.shape or not np.isfinite(got).all():
             raise ExportError(
                 f"Output {name!r} of the quantized model is not finite, or has the "
-                f"shape {got.shape[1:]} per example instead of {want.shape[1:]}; "
-                "nothing was written."
+                f"shape {got.shape[1:]} per example instead of {want.shape[1:]}. "
+                "Nothing was written."
             )
         want, got = want.astype("float64"), got.astype("float64")
         apart = np.abs(want - got)
@@ -189,12 +189,12 @@ def run(
                 )
         except (ValueError, RuntimeError, KeyError) as error:
             raise ExportError(
-                f"The converted model does not run: {error}; nothing was written."
+                f"The converted model does not run: {error}. Nothing was written."
             ) from error
     if set(results[0]) != set(signature.outputs):
         raise ExportError(
             f"The converted model has the outputs {sorted(results[0])}, not "
-            f"{sorted(signature.outputs)}; nothing was written."
+            f"{sorted(signature.outputs)}. Nothing was written."
         )
     return [
         np.concatenate([result[name] for result in results])

@@ -226,8 +226,8 @@ class Granular(Gated):
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         if self.block:
             raise ValueError(
-                f"LoRA of {self.name!r} would add to closed weights: it needs a "
-                "granularity of 'units' or 'inputs'. "
+                f"`granularity` of {self.name!r} must be 'units' or 'inputs' for LoRA, "
+                "which would add to closed weights. "
                 f"Received: granularity={self.granularity!r}"
             )
         super().enable_lora(*args, **kwargs)

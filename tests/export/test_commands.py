@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -92,10 +93,12 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--int8"], "--int8 takes --data"),
+        (["--int8"], "--data must be given for --int8"),
         (["--labels", "y.npy"], "--labels must hold the class of each example in --te"),
         (["--target", "tpu"], "--target must be one of"),
-        (["--target", "edgetpu"], "--target 'edgetpu' takes --int8"),
+        (["--target", "edgetpu"], "--target must be None or 'micro' without --int8"),
+        (["--c-array", "no/x.cc"], "--c-array must lie in a folder that exists"),
+        (["-o", os.devnull], "-o must name a file, not a device or a pipe"),
     ],
 )
 def test_errors_are_one_message(tmp_path, saved, options, message, monkeypatch):

@@ -1,5 +1,8 @@
 """Quantized files: what they hold, how they are compared, what they are made from."""
 
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from networks import awkward, conv_net, normal, run, small, two_by_two
 
 from keras_l0.export import ExportError, child, prepare, to_tflite
 from keras_l0.export.flatbuffer import float_ops, read_ops
+from keras_l0.export.options import Options
 from keras_l0.export.representative import read_representative
 
 pytestmark = pytest.mark.tensorflow
@@ -353,7 +357,7 @@ def with_nan():
 @pytest.mark.parametrize(
     "data, message",
     [
-        (None, "int8' takes `representative_data`"),
+        (None, "`representative_data` must be given for quantization='int8'"),
         (normal(5, 3), "`representative_data` must hold one array per input"),
         (normal(0, 4), "`representative_data` must hold.*n > 0"),
         (np.array([["a"] * 4]), "one array per input"),
@@ -387,12 +391,17 @@ def test_fractions_are_refused_where_integers_are_looked_up(tmp_path):
 # Options
 
 
+def test_what_is_allowed_reaches_a_child():
+    options = Options("int8", allow={"float"})
+    assert json.loads(json.dumps(dataclasses.asdict(options)))["allow"] == ["float"]
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"quantization": "int4"}, "`quantization` must be.*Received: .*'int4'"),
         ({"io_dtype": "int16"}, "`io_dtype` must be.*Received: .*'int16'"),
-        ({"io_dtype": "int8"}, "takes quantization='int8'"),
+        ({"io_dtype": "int8"}, "`io_dtype` must be .* without quantization='int8'"),
         ({"batch_size": 0}, "`batch_size` must be.*Received: batch_size=0"),
         ({"batch_size": True}, "`batch_size` must be"),
         ({"batch_size": 2.0}, "`batch_size` must be"),

@@ -253,15 +253,16 @@ def test_a_missing_package_is_named_with_its_extra(
     "options, message",
     [
         ({"target": "tpu"}, "`target` must be one of.*Received: target='tpu'"),
-        ({"target": "edgetpu"}, "takes quantization='int8'"),
-        ({"target": "ethos-u85-256"}, "takes quantization='int8'"),
-        ({"target": "micro", "batch_size": None}, "takes files of a fixed batch"),
+        ({"target": "edgetpu"}, "`target` must be .* without quantization='int8'"),
+        ({"target": "ethos-u85-256"}, "must be .* without quantization='int8'"),
+        ({"target": "micro", "batch_size": None}, "`batch_size` must be a number"),
         (
             {"target": "edgetpu", "quantization": "int8", "inputs": "gather",
              "representative_data": normal(3, 4)},
             "has no GATHER. Received: inputs='gather'",
         ),
         ({"c_array": "net.txt"}, "`c_array` must end in .cc.*'net.txt'"),
+        ({"c_array": "a\0.cc"}, r"`c_array` must be.*Received: c_array='a\\x00.cc'"),
     ],
 )  # fmt: skip
 def test_bad_options(tmp_path, options, message):
