@@ -45,9 +45,7 @@ def exclude_from_weight_decay(
             "`optimizer` must be a Keras optimizer. "
             f"Received: {optimizer!r} of type {type(optimizer).__name__}"
         )
-    inner = optimizer
-    while isinstance(inner, keras.optimizers.LossScaleOptimizer):
-        inner = inner.inner_optimizer
+    inner = innermost(optimizer)
     if inner.built:
         raise ValueError(
             "`optimizer` must not be built yet: exclude gates from its weight decay "
@@ -55,4 +53,11 @@ def exclude_from_weight_decay(
         )
     names = [VARIABLE, *var_names]
     inner.exclude_from_weight_decay(var_list=list(var_list), var_names=names)
+    return optimizer
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer itself, without what scales its loss."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
     return optimizer

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.optimizers import innermost
+
 
 def carried(
     optimizer: Any, old: list[Any], new: list[Any], origins: dict[int, tuple]
@@ -58,7 +60,7 @@ def _anew(optimizer: Any, pairs: list[tuple[Any, Any]]) -> Any:
         pairs: New variables with those that they stand for.
     """
     new = type(optimizer).from_config(optimizer.get_config())
-    ours, theirs = _innermost(optimizer), _innermost(new)
+    ours, theirs = innermost(optimizer), innermost(new)
     # `exclude_from_weight_decay` sets them, and no config holds them.
     names = "_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"
     if hasattr(ours, names[0]):
@@ -71,20 +73,13 @@ def _anew(optimizer: Any, pairs: list[tuple[Any, Any]]) -> Any:
     return new
 
 
-def _innermost(optimizer: Any) -> Any:
-    """The optimizer itself, without what scales its loss."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
 def _built(optimizer: Any, variables: list[Any]) -> dict[tuple, Any]:
     """Builds an optimizer; its state by the id of the weight it is for, and its name.
 
     What is for no single weight goes by None and its place among such.
     """
     keys: dict[int, tuple] = {}
-    inner = _innermost(optimizer)
+    inner = innermost(optimizer)
     add = inner.add_variable_from_reference
 
     def recorded(reference_variable: Any, name: Any = None, **kwargs: Any) -> Any:

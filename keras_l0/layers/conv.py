@@ -169,8 +169,15 @@ class L0DepthwiseConv2D(Gated, keras.layers.DepthwiseConv2D):
     """
 
 
+class GatedSeparable(Gated):
+    """Mixin: a layer with a depthwise kernel, which is the input channels'."""
+
+    def switched_weights(self) -> list[Any]:
+        return [w for w in super().switched_weights() if w is not self.depthwise_kernel]
+
+
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0SeparableConv1D(Gated, keras.layers.SeparableConv1D):
+class L0SeparableConv1D(GatedSeparable, keras.layers.SeparableConv1D):
     """`keras.layers.SeparableConv1D` with one gate per filter, behind its activation.
 
     A filter switches its column of the pointwise kernel and its bias. The depthwise
@@ -187,12 +194,9 @@ class L0SeparableConv1D(Gated, keras.layers.SeparableConv1D):
         4.0
     """
 
-    def switched_weights(self) -> list[Any]:
-        return [w for w in super().switched_weights() if w is not self.depthwise_kernel]
-
 
 @keras.saving.register_keras_serializable(package="keras_l0")
-class L0SeparableConv2D(Gated, keras.layers.SeparableConv2D):
+class L0SeparableConv2D(GatedSeparable, keras.layers.SeparableConv2D):
     """`keras.layers.SeparableConv2D` with one gate per filter, behind its activation.
 
     A filter switches its column of the pointwise kernel and its bias. The depthwise
@@ -208,6 +212,3 @@ class L0SeparableConv2D(Gated, keras.layers.SeparableConv2D):
         >>> layer.gate.cost  # three pointwise weights and a bias
         4.0
     """
-
-    def switched_weights(self) -> list[Any]:
-        return [w for w in super().switched_weights() if w is not self.depthwise_kernel]

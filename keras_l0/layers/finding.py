@@ -11,10 +11,16 @@ from keras_l0.layers.gate import L0Gate
 
 
 def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
-    """Every `L0Gate` in a model or layer, each once, in graph order.
+    """Every gate in a model or layer, each once, in graph order.
 
     Args:
         layer: A model (nested models and wrappers are searched) or a layer.
+
+    Returns:
+        A list of `layers.L0Gate`.
+
+    Raises:
+        TypeError: If it is neither.
 
     Example:
         >>> import keras, keras_l0

@@ -31,6 +31,11 @@ Call arguments:
 Output shape:
     That of `keras.layers.{name}`.
 
+Raises:
+    TypeError: If an argument is of the wrong type.
+    ValueError: If one is out of range, or does not go with the others, or ``dtype`` is
+        a quantized policy.
+
 Example:"""
 
 # To a type checker the mixin is what it is mixed into.
@@ -138,6 +143,20 @@ class Gated(_Layer):
             switched = sum(math.prod(w.shape) for w in self.switched_weights())
             self.gate.build(shape)
             self.charge(switched / self.gate.count)
+
+    def require_one_draw(self, kernel: str) -> None:
+        """Raises unless all examples of a batch share the gates: they share a kernel.
+
+        Args:
+            kernel: What the gates multiply, for the message.
+        """
+        noise = self.gate.options.noise
+        if noise != "batch":
+            raise ValueError(
+                f"`gate_options` of {self.name!r} must have noise='batch': the gates "
+                f"multiply the {kernel}, which all examples share. "
+                f"Received: noise={noise!r}"
+            )
 
     def charge(self, cost: Any) -> None:
         """Sets what a gate is charged for, unless `price` has set it."""

@@ -52,12 +52,8 @@ class Granular(Gated):
         # The gate that is made asks for it.
         self.granularity = _validated(granularity)
         super().__init__(*args, **kwargs)
-        if self.block and self.gate.options.noise != "batch":
-            raise ValueError(
-                f"`gate_options` of {self.name!r} must have noise='batch': the gates "
-                "multiply the kernel, which all examples share. Received: "
-                f"noise={self.gate.options.noise!r}"
-            )
+        if self.block:
+            self.require_one_draw("kernel")
         if self.granularity != "units" and getattr(self, "groups", 1) != 1:
             raise ValueError(
                 f"`granularity` of {self.name!r} must be 'units' where there are "
@@ -172,12 +168,8 @@ class Granular(Gated):
 
     def gate_numbers(self) -> np.ndarray:
         """For each weight of the kernel the number of the gate that switches it."""
-        count = np.arange(self.gate.count, dtype="int32")
-        numbers = count.reshape(self.gate.raw.shape)
-        for axis, size in self._blocked():
-            numbers = np.repeat(numbers, size, axis)
-            numbers = np.take(numbers, range(self.kernel.shape[axis]), axis)
-        return numbers
+        numbers = np.arange(self.gate.count, dtype="int32")
+        return ops.convert_to_numpy(self.spread(numbers.reshape(self.gate.raw.shape)))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         plain = super(Gated, self).call

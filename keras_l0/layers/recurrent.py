@@ -20,12 +20,7 @@ class GatedRecurrent(Gated):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.gate.options.noise != "batch":
-            raise ValueError(
-                f"`gate_options` of {self.name!r} must have noise='batch': the gates "
-                "multiply the recurrent kernel, which all examples share. Received: "
-                f"noise={self.gate.options.noise!r}"
-            )
+        self.require_one_draw("recurrent kernel")
         # Bidirectional runs its own kernels on a GPU, past `call`.
         self._fused = getattr(self, "use_cudnn", None)
         self.use_cudnn = False
@@ -65,12 +60,9 @@ class L0SimpleRNN(GatedRecurrent, keras.layers.SimpleRNN):
 
     A closed unit is read by nobody: neither by what follows nor by another unit. One
     unit switches its columns of the kernel and of the recurrent kernel, and its biases.
-    The gates are drawn, and charged, once per sequence. States that the layer returns
-    are gated as its output is; those that a stateful layer keeps are not.
-
-    Raises:
-        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
-            the recurrent kernel, which all examples share.
+    The gates are drawn, and charged, once per sequence. They multiply the recurrent
+    kernel, which all examples share, so noise per example is refused. States that the
+    layer returns are gated as its output is; those that a stateful layer keeps are not.
 
     Example:
         >>> import keras, keras_l0
@@ -88,12 +80,9 @@ class L0LSTM(GatedRecurrent, keras.layers.LSTM):
 
     A closed unit is read by nobody: neither by what follows nor by another unit. One
     unit switches its columns of the kernel and of the recurrent kernel, and its biases.
-    The gates are drawn, and charged, once per sequence. States that the layer returns
-    are gated as its output is; those that a stateful layer keeps are not.
-
-    Raises:
-        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
-            the recurrent kernel, which all examples share.
+    The gates are drawn, and charged, once per sequence. They multiply the recurrent
+    kernel, which all examples share, so noise per example is refused. States that the
+    layer returns are gated as its output is; those that a stateful layer keeps are not.
 
     Example:
         >>> import keras, keras_l0
@@ -111,12 +100,9 @@ class L0GRU(GatedRecurrent, keras.layers.GRU):
 
     A closed unit is read by nobody: neither by what follows nor by another unit. One
     unit switches its columns of the kernel and of the recurrent kernel, and its biases.
-    The gates are drawn, and charged, once per sequence. States that the layer returns
-    are gated as its output is; those that a stateful layer keeps are not.
-
-    Raises:
-        ValueError: If ``gate_options`` asks for noise per example: the gates multiply
-            the recurrent kernel, which all examples share.
+    The gates are drawn, and charged, once per sequence. They multiply the recurrent
+    kernel, which all examples share, so noise per example is refused. States that the
+    layer returns are gated as its output is; those that a stateful layer keeps are not.
 
     Example:
         >>> import keras, keras_l0

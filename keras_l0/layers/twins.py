@@ -11,7 +11,12 @@ from keras_l0.layers.attention import L0GroupQueryAttention, L0MultiHeadAttentio
 from keras_l0.layers.finding import find_gates
 from keras_l0.layers.gated import Gated
 from keras_l0.layers.options import GateOptions
-from keras_l0.layers.recurrent import L0GRU, L0LSTM, L0SimpleRNN
+from keras_l0.layers.recurrent import (
+    L0GRU,
+    L0LSTM,
+    GatedRecurrent,
+    L0SimpleRNN,
+)
 from keras_l0.regularizers import L0
 
 # A gate behind these layers would free nothing: heads are mixed, and units feed back.
@@ -35,6 +40,15 @@ def gated_twin(layer: Any, name: str, options: GateOptions, l0: L0) -> Any:
         name: The name of the copy.
         options: Of the gates. Recurrent layers draw them once per batch.
         l0: The strength of their penalty.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> gru = keras.layers.GRU(3)
+        >>> gru.build((None, 5, 4))
+        >>> l0 = keras_l0.regularizers.L0(1e-4)
+        >>> twin = keras_l0.layers.gated_twin(gru, "gru", keras_l0.GateOptions(), l0)
+        >>> type(twin).__name__, twin.gate.count
+        ('L0GRU', 3)
     """
     if type(layer) is not keras.layers.Bidirectional and type(layer) not in _TWINS:
         return None
@@ -71,6 +85,6 @@ def _unbuilt(
     layer: Any, config: dict[str, Any], options: GateOptions, l0: L0
 ) -> keras.layers.Layer:
     kind = _TWINS[type(layer)]
-    if issubclass(kind, (L0GRU, L0LSTM, L0SimpleRNN)):
+    if issubclass(kind, GatedRecurrent):
         options = dataclasses.replace(options, noise="batch")
     return kind.from_config({**config, "l0": l0, "gate_options": options})
