@@ -38,6 +38,15 @@ class BudgetedModel(Functional):
     Multipliers, prices and the place on the ramp are weights that training assigns, as
     the statistics of a BatchNormalization are: they are saved, loaded and restored with
     the model. A clone has a budget of its own, for its own gates.
+
+    Args:
+        inputs: As in `keras.Model`.
+        outputs: As in `keras.Model`, of layers with gates under a budget.
+        name: As in `keras.Model`.
+        **kwargs: What `keras.Model` takes.
+
+    Attributes:
+        budgets: What the model has to fit; empty if no gate in it is under a budget.
     """
 
     # Its `call` does more than run the graph, but to the same result.

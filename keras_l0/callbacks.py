@@ -20,14 +20,16 @@ class Density(keras.callbacks.Callback):
     the share of the parameters with all gates open when training began. Of a model
     under a budget ``multiplier`` joins them, the largest price of its limits, and under
     one of latency ``latency``, the microseconds that its table says of the stripped
-    model. They are
-    read once per epoch, so the cost is next to nothing; `evaluate` is left alone.
-    Callbacks that monitor one of the values come after this one in the list.
-
-    A gate that is no number any more ends the training with an error that names it.
+    model. They are read once per epoch, so the cost is next to nothing; `evaluate` is
+    left alone. Callbacks that monitor one of the values come after this one in the
+    list.
 
     Args:
         inputs: As in `keras_l0.strip`.
+
+    Raises:
+        ValueError: In `fit`, if the model has no readable graph, ``inputs`` is unknown,
+            or a gate is not a finite number any more, which is named.
 
     Example:
         >>> import numpy as np, keras, keras_l0
@@ -94,8 +96,14 @@ class TensorBoard(keras.callbacks.TensorBoard):
     be installed, whatever the backend.
 
     Args:
+        *args: What `keras.callbacks.TensorBoard` takes.
         inputs: As in `keras_l0.strip`.
         **kwargs: What `keras.callbacks.TensorBoard` takes.
+
+    Example:
+        >>> import keras_l0
+        >>> board = keras_l0.callbacks.TensorBoard("logs")  # doctest: +SKIP
+        >>> model.fit(x, y, callbacks=[board])  # doctest: +SKIP
     """
 
     def __init__(self, *args: Any, inputs: str = "keep", **kwargs: Any) -> None:

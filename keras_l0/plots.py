@@ -30,7 +30,14 @@ def plot_gates(
 
     Raises:
         ImportError: If matplotlib is not installed.
+        TypeError: If ``model`` is not a Keras model.
         ValueError: If the model has no gates, or a shape does not fit.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([keras.Input((4,)), keras_l0.layers.L0Dense(3)])
+        >>> figure = keras_l0.plot_gates(model)  # doctest: +SKIP
+        >>> figure.savefig("gates.png")  # doctest: +SKIP
     """
     gates = find_gates(model)
     if not gates:
@@ -83,6 +90,11 @@ def plot_history(
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If the history lacks what is to be drawn.
+
+    Example:
+        >>> import keras_l0
+        >>> logs = {"loss": [0.9, 0.4], "density": [1.0, 0.3]}
+        >>> figure = keras_l0.plot_history(logs)  # doctest: +SKIP
     """
     logs = getattr(history, "history", history)
     size = size or "density"

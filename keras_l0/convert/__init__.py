@@ -31,6 +31,9 @@ def plan_gates(
         layers: As in `add_gates`.
         skip: As in `add_gates`.
 
+    Returns:
+        A `GatePlan`; ``print`` shows it.
+
     Raises:
         TypeError: As `add_gates` does.
         ValueError: As `add_gates` does.

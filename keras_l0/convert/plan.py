@@ -38,6 +38,8 @@ class Ungated:
 class GatePlan:
     """What `keras_l0.add_gates` will do to a model. ``print`` it for the whole story.
 
+    `keras_l0.plan_gates` makes it.
+
     Attributes:
         model: The model's name.
         params: The model's parameters.

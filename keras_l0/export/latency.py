@@ -25,7 +25,12 @@ _TURNS, _TURN_SECONDS = 9, 0.002
 
 
 class Latency(NamedTuple):
-    """Seconds per inference: the median, and what 95 % of the runs stay below."""
+    """Seconds per inference.
+
+    Attributes:
+        median: The median of the runs.
+        p95: What 95 % of the runs stay below.
+    """
 
     median: float
     p95: float
@@ -61,7 +66,13 @@ class FileBenchmark:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Benchmark:
-    """Files side by side, in the order given. ``print(benchmark)`` shows a table."""
+    """Files side by side. ``print(benchmark)`` shows a table.
+
+    Attributes:
+        files: What was measured of each file, in the order given.
+        runs: Timed inferences of each.
+        threads: Threads of the interpreter.
+    """
 
     files: tuple[FileBenchmark, ...]
     runs: int
