@@ -208,8 +208,8 @@ def test_stripped_model_with_gates_fails(untrained, monkeypatch):
 
 @pytest.mark.tensorflow
 def test_file_that_disagrees_fails(untrained, monkeypatch):
-    right = pipeline._run_file
-    monkeypatch.setattr(pipeline, "_run_file", lambda *args: right(*args)[:, ::-1])
+    right = pipeline.answers
+    monkeypatch.setattr(pipeline, "answers", lambda *args: right(*args)[:, ::-1])
     assert "TFLite file disagrees with Keras" in sentence(demo(*untrained))
 
 

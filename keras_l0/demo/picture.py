@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from keras_l0.layers import find_gates
+
 _REMOVED = "#f3c5c0"
 
 
@@ -25,9 +27,7 @@ def draw(model: keras.Model, image: np.ndarray, path: Path) -> None:
         image: One image, of shape (height, width, channels).
         path: Where to write the picture.
     """
-    gated = [layer for layer in model.layers if hasattr(layer, "gate")]
-    gated += [layer for layer in model.layers if hasattr(layer, "test_gates")]
-    gated.sort(key=model.layers.index)
+    gated = [layer for layer in model.layers if find_gates(layer)]
     probe = keras.Model(model.inputs[0], [layer.output for layer in gated])
     outputs = keras.tree.flatten(probe(image[None], training=False))
 
@@ -37,7 +37,7 @@ def draw(model: keras.Model, image: np.ndarray, path: Path) -> None:
     axes[0].set_title("image")
     for ax, layer, tensor in zip(axes[1:], gated, outputs, strict=True):
         output = keras.ops.convert_to_numpy(tensor)[0]
-        gate = getattr(layer, "gate", layer)
+        (gate,) = find_gates(layer)
         kept = np.asarray(keras.ops.convert_to_numpy(gate.test_gates)) > 0
         if layer.name == "pixels":
             grid = _pixels(output, kept, image.shape)

@@ -5,26 +5,26 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from rich import progress
+from rich.console import Console
 
 from keras_l0.callbacks import Density
 from keras_l0.demo.data import Images, load
 from keras_l0.demo.errors import DemoError, require
 from keras_l0.demo.networks import NETWORKS, Network
 from keras_l0.demo.results import Measured, Results, TFLiteFile
-from keras_l0.demo.training import ShowEpoch, accuracy, predict, train
-from keras_l0.export import ExportError, ExportReport, to_tflite
+from keras_l0.demo.training import ShowEpoch, predict, train
+from keras_l0.export import ExportError, to_tflite
+from keras_l0.export.answers import answers
 from keras_l0.export.latency import latency
-from keras_l0.export.silence import silence
+from keras_l0.export.report import accuracy
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
 from keras_l0.rewrite import strip
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Two float32 evaluations of one network differ less than this in any probability.
 _TOLERANCE = 1e-4
@@ -120,7 +120,6 @@ def _check_surroundings() -> None:
             f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND to "
             'tensorflow; pip install "keras-l0[tensorflow]" brings it.'
         )
-    require("rich", "show its progress")
     require("matplotlib", "draw what survived")
     require("ai_edge_litert", "run TFLite files", extra="tensorflow")
 
@@ -144,8 +143,6 @@ def _train_both(
     seed: int,
     console: Console,
 ) -> dict[str, keras.Model]:
-    from rich import progress
-
     bars = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(bar_width=20),
@@ -197,41 +194,26 @@ def _export(
     folder: Path,
 ) -> dict[str, TFLiteFile]:
     """Writes the .tflite files, runs them on all test images, and times them."""
-    names = ("dense", "stripped")
-    reports, answers = [], []
-    for name in names:
-        path = folder / f"{name}.tflite"
+    paths = {name: folder / f"{name}.tflite" for name in ("dense", "stripped")}
+    found: dict[str, dict[str, Any]] = {}
+    for name, path in paths.items():
         try:
             report = to_tflite(models[name], path, data=images.x_test[:_FEW])
+            answered = answers(path, images.x_test)
         except (ExportError, ImportError, OSError) as error:
             raise DemoError(f"The {name} model's TFLite file: {error}") from error
-        reports.append(report)
-        answers.append(_run_file(report, images.x_test))
-        difference = _difference(answers[-1], says[name])
+        difference = _difference(answered, says[name])
         _check(difference, f"The {name} model's TFLite file", "Keras")
-    timings = latency([report.path for report in reports], runs=500)
+        found[name] = {
+            "bytes": report.bytes,
+            "accuracy": accuracy(answered, images.y_test),
+            "difference": difference,
+        }
+    timings = latency(list(paths.values()), runs=500)
     return {
-        name: TFLiteFile(
-            bytes=report.bytes,
-            seconds=timing.median,
-            accuracy=accuracy(answer, images.y_test),
-            difference=_difference(answer, says[name]),
-        )
-        for name, report, answer, timing in zip(
-            names, reports, answers, timings, strict=True
-        )
+        name: TFLiteFile(**found[name], seconds=timing.median)
+        for name, timing in zip(paths, timings, strict=True)
     }
-
-
-def _run_file(report: ExportReport, x: np.ndarray) -> np.ndarray:
-    """What a .tflite file of one input and one output answers, image by image."""
-    interpreter = require("ai_edge_litert.interpreter", "run TFLite files")
-    with silence():
-        runner = interpreter.Interpreter(str(report.path)).get_signature_runner()
-        (name,), (output,) = report.inputs, report.outputs
-        return np.concatenate(
-            [runner(**{name: x[i : i + 1]})[output] for i in range(len(x))]
-        )
 
 
 def _measure(

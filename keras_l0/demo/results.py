@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +100,6 @@ def show(results: Results, console: Console) -> None:
 
 
 def _table(results: Results) -> Table:
-    from rich import box
-    from rich.table import Table
-
     models = (results.dense, results.gated, results.stripped)
     grid = Table(
         title=f"{results.network} on {results.dataset}, {results.epochs} epochs, "

@@ -79,8 +79,3 @@ def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
             for start in range(0, len(x), _CHUNK)
         ]
     )
-
-
-def accuracy(probabilities: np.ndarray, y: np.ndarray) -> float:
-    """Share of the images whose most probable class is the right one."""
-    return float(np.mean(probabilities.argmax(axis=-1) == y))
