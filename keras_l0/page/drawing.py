@@ -13,8 +13,11 @@ from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.page.lanes import Lanes
 
 WIDTH, HEIGHT = 236, 70
-_ACROSS, _DOWN = WIDTH + 64, HEIGHT + 30
+_GAP = 64
+_ACROSS, _DOWN = WIDTH + _GAP, HEIGHT + 30
 _MARGIN = 44
+# Lines around what lies between two boxes of a lane go so far beside it.
+_AROUND = 26
 
 
 @dataclasses.dataclass
@@ -101,7 +104,7 @@ def drawing(
     return Drawing(
         boxes,
         list(_lines(boxes, lanes)),
-        _MARGIN + (1 + max(lanes.lane, default=0)) * _ACROSS - 64 + 20,
+        _MARGIN + (1 + max(lanes.lane, default=0)) * _ACROSS - _GAP + 20,
         (1 + max(lanes.depth, default=0)) * _DOWN,
     )
 
@@ -138,7 +141,7 @@ def _boxes(analysis: Analysis, barriers: set[str]) -> list[Box]:
         if _joins(node, sources, float(work.macs)):
             (number,) = sources
             box = boxes[number]
-            if not _is_gate(step):
+            if not is_gate(step):
                 box.folded.append(kind)
             elif box.kind.startswith("Input"):
                 box.before, box.after = counted(step)
@@ -161,7 +164,8 @@ def _joins(node: Node, sources: list[int], macs: float) -> bool:
     )
 
 
-def _is_gate(step: Step) -> bool:
+def is_gate(step: Step) -> bool:
+    """Whether a call does nothing but gate what it reads."""
     return bool(step.rule.gates) and not step.rule.makes_units
 
 
@@ -177,7 +181,7 @@ def _lines(boxes: list[Box], lanes: Lanes) -> Iterator[str]:
                 yield f"M{x:g} {y}C{x:g} {y + 20} {u:g} {v - 20} {u:g} {v}"
             elif start.x == box.x:
                 # Around what lies between, on the right.
-                out = start.x + WIDTH + 26
+                out = start.x + WIDTH + _AROUND
                 yield (
                     f"M{start.x + WIDTH} {start.y + HEIGHT / 2:g}"
                     f"C{out} {start.y + HEIGHT / 2:g} {out} {start.y + HEIGHT / 2:g} "

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.passes import Analysis, Step
+from keras_l0.page.drawing import is_gate
 
 # More filters than these say nothing more.
 _FILTERS = 256
@@ -142,8 +143,7 @@ def _read(
 def _moves(step: Step) -> bool:
     """Whether features stay in their order: behind a gate, or by what the layer is."""
     kind = type(step.node.operation)
-    pure_gate = bool(step.rule.gates) and not step.rule.makes_units
-    return step.node.operation is None or pure_gate or kind in _IN_ORDER
+    return step.node.operation is None or is_gate(step) or kind in _IN_ORDER
 
 
 def filters(analysis: Analysis) -> Filters | None:

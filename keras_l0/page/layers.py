@@ -39,17 +39,13 @@ def bars(model: keras.Model, before: keras.Model | None, inputs: str) -> list[Ba
     """Layer by layer; with a model from before, matched by name."""
     now = profile(model, inputs).layers
     if before is None:
-        return [_bar(row, row.units, row.dense.params, row) for row in now]
+        return [_bar(row, row) for row in now]
     left = {row.name: row for row in now}
-    found = [
-        _bar(row, row.units, row.dense.params, left.pop(row.name, None))
-        for row in profile(before).layers
-    ]
-    return found + [
-        _bar(row, row.units, row.dense.params, row) for row in left.values()
-    ]
+    found = [_bar(row, left.pop(row.name, None)) for row in profile(before).layers]
+    return found + [_bar(row, row) for row in left.values()]
 
 
-def _bar(row: LayerProfile, units: int, params: int, left: LayerProfile | None) -> Bar:
+def _bar(row: LayerProfile, left: LayerProfile | None) -> Bar:
+    """A layer with all gates open, and what is left of it, if anything is."""
     kept, size = (left.kept, left.deployed.params) if left else (0, 0)
-    return Bar(row.name, row.kind, units, kept, params, size)
+    return Bar(row.name, row.kind, row.units, kept, row.dense.params, size)
