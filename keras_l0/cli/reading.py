@@ -10,17 +10,16 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import keras
 import numpy as np
 
 from keras_l0.cli.saying import sentence, step
+from keras_l0.export.flatbuffer import is_tflite
 
-if TYPE_CHECKING:
-    import keras
-
-_HDF5, _TFLITE = b"\x89HDF\r\n\x1a\n", b"TFL3"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 # Keras descends through a graph call by call, and gates make it longer.
 _RECURSION = 20_000
 
@@ -62,8 +61,6 @@ def read_model(path: Path, unsafe: bool, imports: Sequence[str]) -> keras.Model:
         known |= _objects(name)
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))
     with step(f"reading {path}"):
-        import keras
-
         try:
             model = keras.saving.load_model(
                 path, known, compile=False, safe_mode=not unsafe
@@ -93,7 +90,7 @@ def what_else(path: Path) -> str | None:
             f"weights only: keras.saving.load_model({str(path)!r})"
             '.save("model.keras") converts it.'
         )
-    if start[4:8] == _TFLITE:
+    if is_tflite(path):
         return (
             f"{path} is a .tflite file, in which layers and gates are no more. Give "
             "the .keras file that it was made from."
@@ -127,13 +124,12 @@ def require_tflite(path: Path) -> None:
             f"{path} -o {path.with_suffix('.tflite')} makes one of it."
         )
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
+        known = is_tflite(path)
     except OSError as error:
         raise click.ClickException(
             f"{path} cannot be read: {error.strerror}."
         ) from error
-    if start[4:8] != _TFLITE:
+    if not known:
         raise click.ClickException(f"{path} is not a .tflite file.")
 
 

@@ -23,6 +23,7 @@ from keras_l0.cli.reading import (
 )
 from keras_l0.cli.saying import say_json, stdout, step, table
 from keras_l0.cli.writing import output_option, require_destination
+from keras_l0.export.latency import file_cells
 from keras_l0.export.options import ETHOS_U, IO_DTYPES
 from keras_l0.export.silence import silence
 
@@ -195,21 +196,10 @@ def bench(files: tuple[Path, ...], runs: int, threads: int, as_json: bool) -> No
 
 
 def _side_by_side(measured: keras_l0.export.Benchmark, width: int) -> object:
-    rows = []
-    for file in measured.files:
-        low, high = file.ratio_quartiles
-        memory = file.memory_bytes
-        row = {
-            "file": str(file.path),
-            "bytes": f"{file.bytes:,}",
-            "gzip": f"{file.gzip_bytes:,}",
-            "median": f"{1000 * file.latency.median:.3g} ms",
-            "95 %": f"{1000 * file.latency.p95:.3g} ms",
-            "ratio": f"{file.ratio:.2f}",
-            "middle half": f"{low:.2f}-{high:.2f}",
-            "memory": "?" if memory is None else f"{memory / 2**20:.1f} MiB",
-        }
-        leave_out = [] if width >= _ALL else ["gzip", "95 %", "middle half"]
-        leave_out += [] if width >= _SOME else ["memory"]
-        rows.append({key: cell for key, cell in row.items() if key not in leave_out})
+    leave_out = [] if width >= _ALL else ["gzip", "95 %", "middle half"]
+    leave_out += [] if width >= _SOME else ["memory"]
+    rows = [
+        {key: cell for key, cell in file_cells(file).items() if key not in leave_out}
+        for file in measured.files
+    ]
     return table(list(rows[0]), [list(row.values()) for row in rows])

@@ -5,16 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import keras
 
 from keras_l0.cli.saying import sentence
 from keras_l0.export.silence import silence
 from keras_l0.files import check_destination, write_atomically
-
-if TYPE_CHECKING:
-    import keras
 
 
 def output_option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -67,6 +68,16 @@ class Op:
         if not self.layers:
             return self.name
         return f"{self.name} (layer {', '.join(map(repr, self.layers))})"
+
+
+def is_tflite(path: str | os.PathLike[str]) -> bool:
+    """Whether a file bears the mark of .tflite files.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(8)[4:] == b"TFL3"
 
 
 def read_ops(

@@ -82,21 +82,10 @@ class Benchmark:
         return f"Benchmark({len(self.files)} files, {self.runs} runs)"
 
     def __str__(self) -> str:
-        rows = [("file", "bytes", "gzip", "median", "95 %", "ratio", "memory")]
-        for file in self.files:
-            low, high = file.ratio_quartiles
-            memory = file.memory_bytes
-            rows.append(
-                (
-                    str(file.path),
-                    f"{file.bytes:,}",
-                    f"{file.gzip_bytes:,}",
-                    _milliseconds(file.latency.median),
-                    _milliseconds(file.latency.p95),
-                    f"{file.ratio:.2f} ({low:.2f}-{high:.2f})",
-                    "?" if memory is None else f"{memory / 2**20:.1f} MiB",
-                )
-            )
+        cells = [file_cells(file) for file in self.files]
+        for row in cells:
+            row["ratio"] += f" ({row.pop('middle half')})"
+        rows = [list(cells[0]), *(list(row.values()) for row in cells)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -107,6 +96,22 @@ class Benchmark:
         ]
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         return "\n".join([*lines, f"{self.runs} runs in turns, {threads}"])
+
+
+def file_cells(file: FileBenchmark) -> dict[str, str]:
+    """A file's row in a table, by the columns' titles."""
+    low, high = file.ratio_quartiles
+    memory = file.memory_bytes
+    return {
+        "file": str(file.path),
+        "bytes": f"{file.bytes:,}",
+        "gzip": f"{file.gzip_bytes:,}",
+        "median": _milliseconds(file.latency.median),
+        "95 %": _milliseconds(file.latency.p95),
+        "ratio": f"{file.ratio:.2f}",
+        "middle half": f"{low:.2f}-{high:.2f}",
+        "memory": "?" if memory is None else f"{memory / 2**20:.1f} MiB",
+    }
 
 
 def benchmark(

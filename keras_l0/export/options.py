@@ -25,7 +25,7 @@ class Options:
     Attributes:
         quantization: One of `QUANTIZATIONS`.
         io_dtype: Of a fully quantized file, the dtype of what is float in Keras' inputs
-            and outputs.
+            and outputs. Default: ``"int8"`` for a target, else ``"float32"``.
         batch_size: Examples per inference; None leaves it open.
         allow: What is tolerated in the file, of `ALLOWED`.
         target: One of `TARGETS`, what the file is to run on.
@@ -33,13 +33,16 @@ class Options:
     """
 
     quantization: str | None = None
-    io_dtype: str = "float32"
+    io_dtype: str | None = None
     batch_size: int | None = 1
     allow: tuple[str, ...] = ()
     target: str | None = None
     sparse: bool = False
 
     def __post_init__(self) -> None:
+        if self.io_dtype is None:
+            default = "int8" if self.int8 and self.target else "float32"
+            object.__setattr__(self, "io_dtype", default)
         for name, value, known in (
             ("quantization", self.quantization, QUANTIZATIONS),
             ("io_dtype", self.io_dtype, IO_DTYPES),

@@ -1,23 +1,29 @@
-"""What happens to a model, and to labels, before the conversion."""
+"""What happens to a model, to data and to labels before the conversion."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.precision import in_float32
 from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError
+from keras_l0.export.representative import require_finite_data
 from keras_l0.export.silence import silence
 from keras_l0.export.sparse import BLOCK, block_gated
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
 from keras_l0.rewrite import strip
+
+# Random ones, where a model comes without data of its own.
+_EXAMPLES = 16
 
 
 def check_packages() -> None:
@@ -77,15 +83,41 @@ def plain_form(
     return model, options
 
 
+def comparison_batch(
+    model: keras.Model, data: Any = None, names: Sequence[str] = ()
+) -> list[np.ndarray]:
+    """Examples to compare a model and its file on: those given, or random ones.
+
+    Args:
+        model: A functional model.
+        data: Examples in any form that ``model.predict`` takes, or None.
+        names: Other names of the inputs that a dict may go by.
+
+    Raises:
+        ValueError: If they do not fit the model, or hold NaN.
+    """
+    if data is None:
+        return random_arrays(model, _EXAMPLES)
+    batch = arrays(model, data, names)
+    require_finite_data("data", model, batch)
+    return batch
+
+
+def one_per_example(labels: Any) -> np.ndarray:
+    """Labels, one-hot ones included, as one class per example."""
+    classes = np.asarray(labels)
+    if classes.ndim == 2:
+        return classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
+    return classes
+
+
 def class_indices(
     model: keras.Model, data: Any, labels: Any, examples: int
 ) -> np.ndarray | None:
     """Labels as one integer per example."""
     if labels is None:
         return None
-    classes = np.asarray(labels)
-    if classes.ndim == 2:
-        classes = classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
+    classes = one_per_example(labels)
     one = len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
     fits = data is not None and one and classes.shape == (examples,)
     if not fits or not _indices(classes, model.outputs[0].shape[-1]):

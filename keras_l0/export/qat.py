@@ -10,24 +10,25 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.rounding import Disagreement, agree
 from keras_l0.export.c_array import check_c_path
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.deliver import Delivery
 from keras_l0.export.options import Options
-from keras_l0.export.prepare import check_packages, class_indices, plain_form
+from keras_l0.export.prepare import (
+    check_packages,
+    class_indices,
+    comparison_batch,
+    plain_form,
+)
 from keras_l0.export.report import ExportReport
-from keras_l0.export.representative import require_finite_data
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.tf_keras_twin import Twin, build_twin
 from keras_l0.export.verify import Limits
 from keras_l0.files import check_destination
 from keras_l0.layers import find_gates
-
-_EXAMPLES = 16
 
 
 class QuantizeAware:
@@ -100,17 +101,11 @@ class QuantizeAware:
             ValueError, OSError, ExportError: As `keras_l0.to_tflite`.
         """
         destination = check_destination(path)
-        if io_dtype is None:
-            io_dtype = "int8" if target else "float32"
         limits = Limits(max_error, min_top1)
-        options = Options("int8", io_dtype, 1, (), target)
+        options = Options("int8", io_dtype, target=target)
         c_path = None if c_array is None else check_c_path(c_array, destination)
         signature = Signature.of(self._plain)
-        if data is None:
-            batch = random_arrays(self._plain, _EXAMPLES)
-        else:
-            batch = arrays(self._plain, data, signature.inputs)
-            require_finite_data("data", self._plain, batch)
+        batch = comparison_batch(self._plain, data, signature.inputs)
         frozen = freeze(self.model, signature, options.batch_size)
         return Delivery(
             path=destination,
@@ -203,7 +198,7 @@ def _predict(model: Any, batch: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _require_equal(plain: keras.Model, twin: Twin) -> None:
-    batch = random_arrays(plain, _EXAMPLES)
+    batch = comparison_batch(plain)
     try:
         agree(plain, batch, _predict(twin.model, batch), plain.output_names, "its twin")
     except Disagreement as error:

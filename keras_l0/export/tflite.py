@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.batches import arrays, random_arrays
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.analysis.rounding import outputs
@@ -21,22 +20,24 @@ from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
 from keras_l0.export.deliver import Delivery
 from keras_l0.export.options import Options
-from keras_l0.export.prepare import check_packages, class_indices, plain_form
+from keras_l0.export.prepare import (
+    check_packages,
+    class_indices,
+    comparison_batch,
+    plain_form,
+)
 from keras_l0.export.report import ExportError, ExportReport
-from keras_l0.export.representative import read_representative, require_finite_data
+from keras_l0.export.representative import read_representative
 from keras_l0.export.signature import Signature
 from keras_l0.export.verify import Limits
 from keras_l0.files import check_destination
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
 
-# A model without data of its own is compared with its file on this many examples.
-_EXAMPLES = 16
-
 
 def file_bytes(model: keras.Model, quantization: str | None = None) -> int:
     """How large the TFLite file of a model is; random examples set its ranges."""
-    examples = random_arrays(model, _EXAMPLES) if quantization == "int8" else None
+    examples = comparison_batch(model) if quantization == "int8" else None
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.tflite")
         return to_tflite(model, path, quantization, examples, verify=False).bytes
@@ -150,8 +151,6 @@ def to_tflite(
     """
     destination = check_destination(path)
     require_one_of("inputs", inputs, INPUT_MODES)
-    if io_dtype is None:
-        io_dtype = "int8" if target and quantization == "int8" else "float32"
     limits = Limits(max_error, min_top1)
     options = Options(quantization, io_dtype, batch_size, allow, target, sparse)
     if target == "edgetpu" and inputs == "gather":
@@ -176,11 +175,10 @@ def to_tflite(
         representative = read_representative(
             plain, representative_data, signature.inputs
         )
-    if data is not None:
-        batch = arrays(plain, data, signature.inputs)
-        require_finite_data("data", plain, batch)
+    if data is None and representative is not None:
+        batch = representative
     else:
-        batch = representative or random_arrays(plain, _EXAMPLES)
+        batch = comparison_batch(plain, data, signature.inputs)
     classes = class_indices(plain, data, labels, len(batch[0]))
 
     earlier = None

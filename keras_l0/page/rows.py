@@ -15,8 +15,9 @@ from keras_l0.analysis.batches import arrays
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.rounding import outputs
 from keras_l0.export.answers import answers
+from keras_l0.export.flatbuffer import is_tflite
 from keras_l0.export.latency import latency
-from keras_l0.export.prepare import class_indices
+from keras_l0.export.prepare import class_indices, one_per_example
 from keras_l0.export.report import accuracy
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
@@ -71,11 +72,8 @@ def file_rows(
     listed = [files] if isinstance(files, (str, os.PathLike)) else files
     paths = list(map(Path, listed))
     for path in paths:
-        with open(path, "rb") as file:
-            if file.read(8)[4:] != b"TFL3":
-                raise ValueError(
-                    f"`files` must be .tflite files. Received: {str(path)!r}"
-                )
+        if not is_tflite(path):
+            raise ValueError(f"`files` must be .tflite files. Received: {str(path)!r}")
     times = latency(paths, runs) if paths else []
     for path, time in zip(paths, times, strict=True):
         right = None
@@ -99,12 +97,9 @@ def _right(model: keras.Model, data: Any, labels: Any) -> float | None:
 
 
 def _share(answered: np.ndarray, labels: Any) -> float:
-    classes = np.asarray(labels)
     if answered.shape[-1] < 2:
         raise ValueError(
-            "`labels` takes a model with an output per class. Received: outputs of "
-            f"shape {answered.shape}"
+            "`labels` must be for a model with an output per class. Received: outputs "
+            f"of shape {answered.shape}"
         )
-    if classes.ndim == 2:
-        classes = classes.argmax(-1) if classes.shape[-1] > 1 else classes[:, 0]
-    return accuracy(answered, classes)
+    return accuracy(answered, one_per_example(labels))
