@@ -20,7 +20,19 @@ from keras_l0.regularizers import L0
 
 
 class Conversion:
-    """One model on its way to a gated copy."""
+    """One model on its way to a gated copy.
+
+    Args:
+        model: As in `keras_l0.add_gates`.
+        layers: As in `keras_l0.add_gates`.
+        skip: As in `keras_l0.add_gates`.
+        options: Of the gates.
+        l0: As in `keras_l0.add_gates`.
+
+    Raises:
+        TypeError: As `keras_l0.add_gates` does.
+        ValueError: As `keras_l0.add_gates` does.
+    """
 
     def __init__(
         self,
