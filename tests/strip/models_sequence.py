@@ -545,13 +545,15 @@ for _name, _layer in {
     "activation": lambda: layers.Activation("tanh"),
     "pooling": lambda: layers.MaxPooling1D(),
     "conv": lambda: layers.Conv2D(7, 2, padding="same"),
+    "groups": lambda: layers.Conv2D(9, 2, groups=3),
+    "spectral": lambda: layers.SpectralNormalization(layers.Dense(7)),
     "layer_norm": lambda: layers.LayerNormalization(),
     "flatten": lambda: layers.Flatten(),
     "recurrent": lambda: layers.GRU(3),
     "model": lambda: chain(layers.Dense(7), shape=(6,)),
 }.items():
-    _shapes = {"conv": (3, 4, 4, 5), "pooling": (3, 4, 5), "recurrent": (3, 4, 5)}
-    _shape = _shapes.get(_name, (3, 5))
+    _positions = {"conv": (4, 4), "groups": (4, 4), "pooling": (4,), "recurrent": (4,)}
+    _shape = (3, *_positions.get(_name, ()), 5)
 
     @case(name=f"time_distributed_{_name}")
     def time_distributed(make=_layer, shape=_shape):

@@ -53,7 +53,7 @@ class TimeDistributedRule(Rule):
         )
         try:
             channels = dataclasses.replace(x, axis=x.axis - 1)
-            self.inner = RULES[type(layer)](inner, [channels], atoms)
+            self.inner = RULES[type(layer)].of(inner, [channels], atoms)
         except Barrier as barrier:
             raise Barrier(f"it wraps {kind}: {barrier}") from None
         if self.inner.whole or layer in self.inner.gates:
