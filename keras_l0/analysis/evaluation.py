@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_l0.analysis.facts import Demand, Flow, Size, pinned
+from keras_l0.analysis.facts import Demand, Flow, Size, pinned, varying
 from keras_l0.analysis.logic import (
     and_,
     any_,
@@ -24,6 +24,7 @@ from keras_l0.analysis.logic import (
     largest,
     like,
     not_,
+    ones_like,
     or_,
     take,
 )
@@ -107,10 +108,7 @@ class Evaluator:
     def _forward(self) -> list[Flow]:
         flows: dict[int, Flow] = {}
         for slot in self.analysis.input_slots:
-            n = self.analysis.channels[slot].size
-            flows[slot] = Flow(
-                like(self.reference, 1.0, n), like(self.reference, 0.0, n)
-            )
+            flows[slot] = varying(self.reference, self.analysis.channels[slot].size)
         for step in self.analysis.steps:
             outs = step.rule.forward([flows[i] for i in step.ins], self.open_of(step))
             for slot, flow in zip(step.outs, outs, strict=True):
@@ -129,7 +127,7 @@ class Evaluator:
         learns = bool(weights) and not step.rule.gates
         passed = learns and slot not in self.analysis.own_units(step)
         odd = passed | (self.analysis.channels[slot].rest != 0)
-        moving = or_(or_(flow.alive, flow.const), array_like(flow.alive, 1.0 * odd))
+        moving = or_(or_(flow.alive, flow.const), array_like(flow.alive, odd))
         return Flow(moving, 0.0 * flow.const)
 
     def _backward(self, flows: list[Flow]) -> list[Demand]:
@@ -145,7 +143,7 @@ class Evaluator:
         analysis = self.analysis
         for step in analysis.steps:
             for slot in step.hidden:
-                ask(slot, Demand(pinned(flows[slot].alive).need, nothing[slot]))
+                ask(slot, Demand(ones_like(nothing[slot]), nothing[slot]))
         for slot in analysis.output_slots:
             ask(slot, pinned(flows[slot].alive))
         if analysis.inputs_mode != "narrow":
@@ -156,7 +154,7 @@ class Evaluator:
             facts = [flows[i] for i in step.outs]
             claimed = [demands[i] for i in step.outs]
             if step in self.lifted:
-                asked = [Demand(pinned(f.alive).need, 0.0 * f.alive) for f in facts_in]
+                asked = [Demand(ones_like(f.alive), 0.0 * f.alive) for f in facts_in]
             elif step.rule.whole:
                 claimed = [pinned(flow.alive) for flow in facts]
                 asked = [pinned(flow.alive) for flow in facts_in]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_l0.analysis.logic import like
+from keras_l0.analysis.logic import and_, array_like, like, not_, ones_like, or_
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,21 @@ class Flow(NamedTuple):
 
     alive: Any
     const: Any
+
+    def disturbed(self, odd: np.ndarray, consts: bool = False) -> Flow:
+        """The facts behind something that makes channels vary which did not.
+
+        Args:
+            odd: Which channels vary behind it even if they are at rest, bool.
+            consts: Whether those that are constant do.
+        """
+        alive, const = self
+        if consts:
+            alive, const = or_(alive, const), 0.0 * const
+        if odd.any():
+            varies = array_like(alive, odd)
+            alive, const = or_(alive, varies), and_(const, not_(varies))
+        return Flow(alive, const)
 
 
 class Demand(NamedTuple):
@@ -158,10 +173,24 @@ class Site:
         """The call's own gates, times what gates further on ask for."""
         return self.factor * (1.0 if self.gate is None else self.gate)
 
+    def constant(self, values: Any) -> np.ndarray:
+        """Values for the channels of the first output that do not vary; else NaN."""
+        return np.where(self.flows[0].alive > 0, np.nan, values)
+
+
+def multiplied(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Values times factors, where a factor of 0 makes 0 of an unknown value too."""
+    return np.where(factor == 0, 0.0, values * factor)
+
+
+def varying(reference: Any, size: int) -> Flow:
+    """The facts of channels that all vary, in the reference's namespace."""
+    return Flow(like(reference, 1.0, size), like(reference, 0.0, size))
+
 
 def pinned(reference: Any) -> Demand:
     """The demand for every channel, in the reference's length and namespace."""
-    ones = like(reference, 1.0, reference.shape[0])
+    ones = ones_like(reference)
     return Demand(ones, ones)
 
 

@@ -112,8 +112,14 @@ def like(reference: Any, value: float, size: int) -> Any:
     return array_like(reference, np.full(size, value))
 
 
+def ones_like(reference: Any) -> Any:
+    """As many ones, in the reference's namespace and dtype."""
+    return like(reference, 1.0, reference.shape[0])
+
+
 def array_like(reference: Any, values: np.ndarray) -> Any:
-    """NumPy values in the reference's namespace and dtype."""
+    """NumPy numbers or booleans in the reference's namespace and dtype."""
+    values = values.astype("float64")
     if isinstance(reference, (np.ndarray, np.generic, Symbol)):
         return values.astype(reference.dtype)
     return ops.convert_to_tensor(values, dtype=reference.dtype)

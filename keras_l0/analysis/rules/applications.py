@@ -9,7 +9,7 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from keras_l0.analysis.facts import Atoms, Channels, Site
+from keras_l0.analysis.facts import Atoms, Channels, Site, multiplied
 from keras_l0.analysis.rules.arithmetic import SumRule
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.elementwise import IdentityRule
@@ -48,7 +48,7 @@ class LayerScaleRule(NormalizationRule):
 
     def constants(self, site: Site) -> list[np.ndarray]:
         value = site.ins[0].value * self.gamma
-        return [np.where(site.factor == 0, 0.0, value * site.factor)]
+        return [multiplied(value, site.factor)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x, gamma = site.ins[0], self.gamma

@@ -131,8 +131,8 @@ class ProductRule(ArithmeticRule):
         """Which channels of an operand may be other than 0: all, static, at rest."""
         if operand.index is None:
             fixed = ~np.isnan(operand.value) & (operand.value != 0)
-            some = array_like(ins[0].alive, (operand.value != 0).astype("float64"))
-            one = array_like(ins[0].alive, fixed.astype("float64"))
+            some = array_like(ins[0].alive, operand.value != 0)
+            one = array_like(ins[0].alive, fixed)
             return some, one, one
         flow = ins[operand.index]
         still = self.nonzero(operand.index, flow)

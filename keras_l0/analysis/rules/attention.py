@@ -19,10 +19,19 @@ from keras_l0.analysis.facts import (
     Flow,
     Site,
     Size,
+    multiplied,
     opaque,
-    pinned,
 )
-from keras_l0.analysis.logic import and_, any_, array_like, count, not_, or_, take
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    array_like,
+    count,
+    not_,
+    ones_like,
+    or_,
+    take,
+)
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.heads import INPUTS, OUTPUT, slice_heads
 from keras_l0.analysis.rules.reading import (
@@ -134,11 +143,11 @@ class AttentionRule(ReadingRule):
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         (features, *scores), heads, dims = self.split(outs)
-        pin = pinned(heads.pin).pin if self.shows_heads else heads.pin
+        pin = ones_like(heads.pin) if self.shows_heads else heads.pin
         read = 1.0 if self.shows_heads else any_(features.need)
         return [
             features,
-            *(Demand(d.need, pinned(d.need).pin) for d in scores),
+            *(Demand(d.need, ones_like(d.need)) for d in scores),
             Demand(heads.need * any_(features.need), pin),
             *(Demand(d.need * read, self.pinned_dims(d.pin)) for d in dims),
         ]
@@ -154,9 +163,7 @@ class AttentionRule(ReadingRule):
         mistaken = self.folds and any(n is None or n <= heads for n in lengths)
         if not mistaken or keras.backend.backend() != "tensorflow":
             return pin
-        return or_(
-            pin, array_like(pin, (np.arange(pin.shape[0]) < 2).astype("float64"))
-        )
+        return or_(pin, array_like(pin, np.arange(pin.shape[0]) < 2))
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -193,7 +200,7 @@ class AttentionRule(ReadingRule):
         bias = self.projections[OUTPUT].bias
         if not site.flows[0].alive.any():
             features = np.zeros(self.outs[0].size) if bias is None else float64(bias)
-        return [np.where(site.factor == 0, 0.0, features * site.factor), *scores]
+        return [multiplied(features, site.factor), *scores]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         weights = {}
@@ -257,7 +264,7 @@ class MultiHeadAttentionRule(AttentionRule):
         return outs
 
     def pinned_dims(self, pin: Any) -> Any:
-        return pinned(pin).pin if self.needs_equal else pin
+        return ones_like(pin) if self.needs_equal else pin
 
     def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:
         query = site.ins[self.source_of["query"]]
@@ -294,7 +301,7 @@ class GroupedQueryAttentionRule(AttentionRule):
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         features, *others = super().claims(flows, outs)
         if not self.sliced:
-            features = Demand(features.need, pinned(features.need).pin)
+            features = Demand(features.need, ones_like(features.need))
         return [features, *others]
 
     def changes(self, site: Site, left: dict[str, int]) -> dict[str, Any]:

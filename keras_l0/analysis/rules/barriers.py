@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque, varying
 from keras_l0.analysis.graph import Node, copied
-from keras_l0.analysis.logic import any_, like
+from keras_l0.analysis.logic import any_
 from keras_l0.analysis.rules.base import Rule
 
 
@@ -35,11 +35,7 @@ class BarrierRule(Rule):
         return [opaque(t.shape, atoms) for t in self.node.outputs]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        reference = ins[0].alive
-        return [
-            Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
-            for c in self.outs
-        ]
+        return [varying(ins[0].alive, c.size) for c in self.outs]
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         exists = any_(keep[0])[0]

@@ -142,7 +142,7 @@ class Rule:
 
     def rests(self, i: int, flow: Flow) -> Any:
         """Which channels of input ``i`` are at rest, at a value other than 0."""
-        odd = array_like(flow.alive, (self.ins[i].rest != 0).astype("float64"))
+        odd = array_like(flow.alive, self.ins[i].rest != 0)
         return and_(and_(not_(flow.alive), not_(flow.const)), odd)
 
     def connect(self, atoms: Atoms) -> list[Channels]:

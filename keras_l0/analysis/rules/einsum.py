@@ -18,6 +18,7 @@ from keras_l0.analysis.facts import (
     Flow,
     Site,
     Size,
+    multiplied,
     opaque,
 )
 from keras_l0.analysis.graph import Node
@@ -205,7 +206,7 @@ class PerChannelRule(ElementwiseRule):
 
     def constants(self, site: Site) -> list[np.ndarray]:
         (value,) = super().constants(site)
-        return [np.where(site.factor == 0, 0.0, value * site.factor)]
+        return [multiplied(value, site.factor)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.rescale(0) if self.shares_weights else site.ins[0]

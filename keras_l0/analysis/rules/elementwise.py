@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_l0.analysis.activations import Activation, describe
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
-from keras_l0.analysis.logic import and_, array_like, count, not_, or_
+from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
 from keras_l0.analysis.shapes import LayerShape
@@ -37,18 +37,12 @@ class ElementwiseRule(Rule):
         raise NotImplementedError
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        alive, const = ins[0]
-        if not self.total:
-            alive, const = or_(alive, const), 0.0 * const
-        if self.odd.any():
-            odd = array_like(alive, self.odd.astype("float64"))
-            alive, const = or_(alive, odd), and_(const, not_(odd))
-        return [Flow(alive, const)]
+        return [ins[0].disturbed(self.odd, consts=not self.total)]
 
     def constants(self, site: Site) -> list[np.ndarray]:
         with np.errstate(all="ignore"):
             value = self.function(site.ins[0].value)
-        return [np.where(site.flows[0].alive > 0, np.nan, value)]
+        return [site.constant(value)]
 
 
 @register_strip_rule(

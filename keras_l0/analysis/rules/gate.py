@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
-from keras_l0.analysis.logic import like, not_, or_, take
+from keras_l0.analysis.logic import not_, ones_like, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.cutting import cut_cost, cut_gate, held_together
 from keras_l0.analysis.rules.registry import register_strip_rule
@@ -50,8 +50,7 @@ class GateRule(Rule):
         (d,) = demands
         if self.on_channels:
             return [Demand(d.need * outs[0].alive, d.pin)]
-        everything = like(d.need, 1.0, d.need.shape[0])
-        return [Demand(everything, or_(d.pin, self.nonzero(0, ins[0])))]
+        return [Demand(ones_like(d.need), or_(d.pin, self.nonzero(0, ins[0])))]
 
     def constants(self, site: Site) -> list[np.ndarray]:
         value, flow = site.ins[0].value, site.flows[0]
@@ -59,7 +58,7 @@ class GateRule(Rule):
             # A gate that another layer absorbed is 1 here, also where it is closed.
             rests = not_(or_(flow.alive, flow.const)) > 0
             return [np.where(rests, 0.0, value * site.gate)]
-        return [np.where(flow.alive > 0, np.nan, value)]
+        return [site.constant(value)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x, z = site.ins[0], site.gate

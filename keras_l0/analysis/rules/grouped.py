@@ -10,7 +10,15 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Site,
+    Size,
+    multiplied,
+)
 from keras_l0.analysis.logic import (
     and_,
     any_,
@@ -83,12 +91,9 @@ class GroupedRule(Producer):
         live = take(group_any(live, self.of_input, self.groups), self.of_output)
         still = take(group_any(still, self.of_input, self.groups), self.of_output)
         if gate is not None:
-            still = or_(still, array_like(live, (self.at_rest != 0).astype("float64")))
+            still = or_(still, array_like(live, self.at_rest != 0))
             live, still = live * gate, still * gate
         return [Flow(live, and_(not_(live), still))]
-
-    def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        return outs
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -116,12 +121,10 @@ class GroupedRule(Producer):
         return Work(any_(keep[0])[0], count(keep_in[0]))
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        scale = site.scale
         value = self._of(
             np.where(site.flows_in[0].alive > 0, np.nan, site.ins[0].value)
         )
-        value = np.where(site.flows[0].alive > 0, np.nan, value)
-        return [np.where(scale == 0, 0.0, value * scale)]
+        return [multiplied(site.constant(value), site.scale)]
 
     def _of(self, value: np.ndarray) -> np.ndarray:
         """The outputs of channels that are the same at all positions."""

@@ -8,15 +8,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site, opaque
-from keras_l0.analysis.facts import pinned as pinned_demand
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Signal,
+    Site,
+    opaque,
+    pinned,
+    varying,
+)
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import (
     and_,
     any_,
-    array_like,
     concatenate,
-    like,
     not_,
     or_,
 )
@@ -111,9 +118,8 @@ class StackedPositionsRule(ConcatenateRule):
         return [Channels(axis, first.atoms, np.where(self.differs, 0.0, first.rest))]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        varies = reduce(or_, [f.alive for f in ins] + [f.const for f in ins])
-        differs = array_like(varies, self.differs.astype("float64"))
-        return [Flow(or_(varies, differs), 0.0 * varies)]
+        some = Flow(*(reduce(or_, facts) for facts in zip(*ins, strict=True)))
+        return [some.disturbed(self.differs, consts=True)]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -124,7 +130,7 @@ class StackedPositionsRule(ConcatenateRule):
         return [exists] * len(ins)
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, self.outs[0].rest)]
+        return [site.constant(self.outs[0].rest)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         keep, scale = site.keep[0], site.ins[0].scale
@@ -170,11 +176,10 @@ class DotRule(Rule):
         return or_(flow.alive, self.nonzero(i, flow))
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        out = like(ins[0].alive, 1.0, self.outs[0].size)
-        return [Flow(out, 0.0 * out)]
+        return [varying(ins[0].alive, self.outs[0].size)]
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
-        return [pinned_demand(outs[0].need)]
+        return [pinned(outs[0].need)]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]

@@ -243,11 +243,7 @@ class PadRule(MovingRule):
         return axis, channels
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        alive, const = ins[0]
-        if not self.bordered:
-            return [ins[0]]
-        odd = array_like(alive, self.odd.astype("float64"))
-        return [Flow(or_(or_(alive, const), odd), 0.0 * const)]
+        return [ins[0].disturbed(self.odd, consts=self.bordered)]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -257,12 +253,12 @@ class PadRule(MovingRule):
             return [d, *rest]
         # What the border differs from has to be there, be it closed.
         alive, const = ins[0]
-        odd = array_like(alive, self.odd.astype("float64"))
+        odd = array_like(alive, self.odd)
         held = or_(const, and_(odd, not_(alive)))
         return [Demand(d.need, or_(d.pin, and_(held, d.need))), *rest]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, site.ins[0].value)]
+        return [site.constant(site.ins[0].value)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.ins[0] if self.passes_scale else site.rescale(0)

@@ -9,9 +9,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size
+from keras_l0.analysis.facts import (
+    Atoms,
+    Channels,
+    Demand,
+    Flow,
+    Site,
+    Size,
+    multiplied,
+)
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import and_, any_, count, group_any, like, not_, or_, take
+from keras_l0.analysis.logic import (
+    and_,
+    any_,
+    count,
+    group_any,
+    not_,
+    ones_like,
+    or_,
+    take,
+)
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import (
@@ -68,7 +85,7 @@ class BatchNormalizationRule(NormalizationRule):
 
     def constants(self, site: Site) -> list[np.ndarray]:
         value = self._of(site.ins[0].value)
-        return [np.where(site.factor == 0, 0.0, value * site.factor)]
+        return [multiplied(value, site.factor)]
 
     def _of(self, value: np.ndarray) -> np.ndarray:
         mean, slope, beta = self._affine()
@@ -117,7 +134,7 @@ class LengthRule(NormalizationRule):
     ) -> list[Demand]:
         (d,) = demands
         reads = any_(and_(outs[0].alive, d.need))
-        need = reads * like(d.need, 1.0, d.need.shape[0])
+        need = reads * ones_like(d.need)
         return [Demand(need, or_(d.pin, self.nonzero(0, ins[0])))]
 
     def length(self, values: np.ndarray) -> float:
@@ -125,10 +142,9 @@ class LengthRule(NormalizationRule):
         raise NotImplementedError
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        flow, value = site.flows[0], np.nan_to_num(site.ins[0].value)
+        value = np.nan_to_num(site.ins[0].value)
         value = value / self.length(value) * self.arrays().get("scale", 1.0)
-        value = np.where(site.factor == 0, 0.0, value * site.factor)
-        return [np.where(flow.alive > 0, np.nan, value)]
+        return [site.constant(multiplied(value, site.factor))]
 
 
 class RMSNormalizationRule(LengthRule):
@@ -209,7 +225,7 @@ class GroupNormalizationRule(NormalizationRule):
 
     def constants(self, site: Site) -> list[np.ndarray]:
         value = self._of(site.ins[0].value)
-        return [np.where(site.factor == 0, 0.0, value * site.factor)]
+        return [multiplied(value, site.factor)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         n = len(self.group)
@@ -236,8 +252,7 @@ class FeatureNormalizationRule(Rule):
         if x.axis is None or axes not in ([], [x.axis]):
             raise Barrier("it normalizes along another axis than the channels'")
         mean, variance = (
-            keras.ops.convert_to_numpy(a).astype("float64").ravel()
-            for a in (self.layer.mean, self.layer.variance)
+            float64(a).ravel() for a in (self.layer.mean, self.layer.variance)
         )
         deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
         self.mean, self.deviation = (

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Tensor
-from keras_l0.analysis.logic import and_, any_, array_like, count, like, not_, or_
+from keras_l0.analysis.logic import and_, any_, count, like, not_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.shapes import LayerShape, Work
 
@@ -158,13 +158,8 @@ class ArithmeticRule(Rule):
         flows = [(o, ins[o.index]) for o in self.operands_of if o.index is not None]
         alive = reduce(or_, [self.lift(o, flow.alive) for o, flow in flows])
         const = reduce(or_, [self.lift(o, flow.const) for o, flow in flows])
-        const = and_(not_(alive), const)
-        if not self.total:
-            alive, const = or_(alive, const), 0.0 * const
-        if self.odd.any():
-            odd = array_like(alive, self.odd.astype("float64"))
-            alive, const = or_(alive, odd), and_(const, not_(odd))
-        return [Flow(alive, const)]
+        flow = Flow(alive, and_(not_(alive), const))
+        return [flow.disturbed(self.odd, consts=not self.total)]
 
     @property
     def shape(self) -> LayerShape | None:
@@ -205,7 +200,7 @@ class ArithmeticRule(Rule):
                     for o in self.operands_of
                 ]
             )
-        return [np.where(site.flows[0].alive > 0, np.nan, value)]
+        return [site.constant(value)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         signals = [site.rescale(i) for i in range(len(site.ins))]

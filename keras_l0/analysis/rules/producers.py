@@ -15,6 +15,7 @@ from keras_l0.analysis.facts import (
     Signal,
     Site,
     Size,
+    multiplied,
     pinned,
 )
 from keras_l0.analysis.logic import (
@@ -24,6 +25,7 @@ from keras_l0.analysis.logic import (
     first,
     like,
     not_,
+    ones_like,
     or_,
     take,
 )
@@ -130,7 +132,7 @@ class Producer(Rule):
             return [pinned(x.alive)]
         reading = and_(outs[0].alive, demands[0].need)
         reads = any_(reading)
-        need = reads * like(x.alive, 1.0, x.alive.shape[0])
+        need = reads * ones_like(x.alive)
         if outs[1:]:
             need = linked(self.numbers, reading, outs[1].alive, to=1)
         if self.uniform and self.alike:
@@ -194,7 +196,6 @@ class Producer(Rule):
         return n_in * n_out
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        scale = self.scale(site)
         value = np.full(self.units, np.nan)
         still = site.flows[0].alive == 0
         if not self.reads_all and (self.outs[1:] or not site.flows_in[0].alive.any()):
@@ -203,7 +204,7 @@ class Producer(Rule):
             value = np.where(
                 still, self.activation(self.bias() + x @ self.taps()), value
             )
-        return [np.where(scale == 0, 0.0, value * scale)]
+        return [multiplied(value, self.scale(site))]
 
     def scale(self, site: Site) -> np.ndarray:
         """What the units are multiplied by, if not their weights."""

@@ -16,8 +16,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Channels, Demand, Flow, Signal, Site, pinned
-from keras_l0.analysis.logic import and_, any_, first, like, or_
+from keras_l0.analysis.facts import (
+    Channels,
+    Demand,
+    Flow,
+    Signal,
+    Site,
+    pinned,
+    varying,
+)
+from keras_l0.analysis.logic import and_, any_, first, ones_like, or_
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.layers import find_gates
 
@@ -53,18 +61,14 @@ class ReadingRule(Rule):
         return frozenset(i for i in indices if self.ins[i].axis == ranks[i] - 1)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        reference = ins[0].alive
-        flows = [
-            Flow(like(reference, 1.0, c.size), like(reference, 0.0, c.size))
-            for c in self.outs
-        ]
+        flows = [varying(ins[0].alive, c.size) for c in self.outs]
         if gate is not None:
             flows[0] = Flow(flows[0].alive * gate, flows[0].const)
         return flows
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         """All units stay; whether anything varying is read, consumers say."""
-        return [Demand(d.need, pinned(d.need).pin) for d in outs]
+        return [Demand(d.need, ones_like(d.need)) for d in outs]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
@@ -83,14 +87,14 @@ class ReadingRule(Rule):
         # One kernel serves all calls that share it: it can take up a constant only if
         # that is the same in all of them, and a carrier only if there is one call.
         if self.folds and not self.shares_weights:
-            pin = like(x.alive, 0.0, x.alive.shape[0])
+            pin = 0.0 * x.alive
         elif self.folds and self.rests_alike(i):
             pin = x.const
         elif not self.shares_weights:
             pin = or_(x.const, first(self.rests(i, x)))
         else:
             pin = self.nonzero(i, x)
-        return Demand(reads * like(x.alive, 1.0, x.alive.shape[0]), pin * reads)
+        return Demand(reads * ones_like(x.alive), pin * reads)
 
     def rests_alike(self, i: int) -> bool:
         """Whether input ``i`` of all calls of the layer rests at the same values."""

@@ -180,7 +180,7 @@ class RecurrentRule(ReadingRule):
         pin = [reduce(or_, parts) for parts in self.split([d.pin for d in outs])]
         reads = [any_(and_(a, n)) for a, n in zip(alive, need, strict=True)]
         for n, free in enumerate(self.free):
-            alone = array_like(need[n], free.astype("float64"))
+            alone = array_like(need[n], free)
             need[n] = or_(need[n] * alone, reads[n] * (1.0 - alone))
         return list(map(Demand, self.joined(need), self.joined(pin)))
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, pinned
-from keras_l0.analysis.logic import array_like, or_
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
+from keras_l0.analysis.logic import or_
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.moves import axes_of
 from keras_l0.analysis.rules.shape import MovingRule
@@ -69,12 +69,10 @@ class AlongRule(ReductionRule):
         return np.where(same, rows[:, 0], np.nan)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        alive, const = ins[0]
-        odd = array_like(alive, self.odd.astype("float64"))
-        return [Flow(or_(or_(alive, const), odd), 0.0 * const)]
+        return [ins[0].disturbed(self.odd, consts=True)]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, self.outs[0].rest)]
+        return [site.constant(self.outs[0].rest)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.rescale(0)
@@ -103,8 +101,7 @@ class SumOverRule(ReductionRule):
         return [Flow(or_(x.alive, self.nonzero(0, x)), 0.0 * x.const)]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        value = self._of(site.ins[0].value)
-        return [np.where(site.flows[0].alive > 0, np.nan, value)]
+        return [site.constant(self._of(site.ins[0].value))]
 
 
 class SpreadRule(ReductionRule):
@@ -120,7 +117,7 @@ class SpreadRule(ReductionRule):
         return [Flow(ins[0].alive, 0.0 * ins[0].const)]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, 0.0)]
+        return [site.constant(0.0)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         x = site.rescale(0)
@@ -139,17 +136,10 @@ class SegmentRule(Rule):
         return [Channels.rest_at_zero(x.axis, x.atoms)]
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
-        alive, const = ins[0]
-        odd = array_like(alive, self.odd.astype("float64"))
-        return [Flow(or_(or_(alive, const), odd), 0.0 * const)]
-
-    def backward(
-        self, ins: list[Flow], outs: list[Flow], demands: list[Demand]
-    ) -> list[Demand]:
-        return [demands[0], *(pinned(flow.alive) for flow in ins[1:])]
+        return [ins[0].disturbed(self.odd, consts=True)]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, 0.0)]
+        return [site.constant(0.0)]
 
     def rewrite(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         inputs = [site.rescale(i).tensor for i in range(len(site.ins))]

@@ -94,7 +94,7 @@ class PaddingRule(SpatialRule):
         return [Demand(d.need, or_(d.pin, and_(self.nonzero(0, ins[0]), d.need)))]
 
     def constants(self, site: Site) -> list[np.ndarray]:
-        return [np.where(site.flows[0].alive > 0, np.nan, site.ins[0].value)]
+        return [site.constant(site.ins[0].value)]
 
 
 class WarpingRule(PaddingRule):
