@@ -18,15 +18,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import native
 from keras_l0.analysis.facts import Site
 from keras_l0.analysis.graph import copied
 from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.rounding import EPSILON
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.layers import find_gates
 from keras_l0.rewrite import Rewriter
-
-# Up to where a precision holds all whole numbers.
-_COUNTS_TO = {"float64": 2**52, "float32": 2**24, "float16": 2**11, "bfloat16": 2**8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Narrowing:
                     old.weights, new.weights, found, strict=True
                 ):
                     base = _base(w)
-                    part = base and _array(value).astype("float64") * base**digit
+                    part = base and native(value).astype("float64") * base**digit
                     places[id(target)] = places.get(id(target), 0) + part
         origins = {}
         for key, (old, new) in rewriter.pairs.items():
@@ -150,7 +149,7 @@ class Narrowing:
 
 def _checked(source: Any, target: Any, place: np.ndarray) -> np.ndarray | None:
     """Where each number of a weight is in its source; None if it is not there."""
-    values, cut = _array(source).ravel(), _array(target)
+    values, cut = native(source).ravel(), native(target)
     if not _base(source):  # whole numbers and words, which nothing cuts
         place = np.arange(values.size).reshape(source.shape)
     whole = place.astype("int64")
@@ -282,7 +281,7 @@ class _Narrower(Rewriter):
 @contextlib.contextmanager
 def _numbered(weights: list[Any], digit: int) -> Iterator[None]:
     """Weights whose values say where they are, for as long as one asks them."""
-    values = [np.array(_array(w)) for w in weights]
+    values = [np.array(native(w)) for w in weights]
     try:
         for weight in weights:
             if base := _base(weight):
@@ -296,7 +295,8 @@ def _numbered(weights: list[Any], digit: int) -> Iterator[None]:
 
 def _base(weight: Any) -> int:
     """Below which whole numbers a weight can hold all; 0 if it holds no numbers."""
-    return _COUNTS_TO.get(keras.backend.standardize_dtype(weight.dtype), 0)
+    epsilon = EPSILON.get(keras.backend.standardize_dtype(weight.dtype))
+    return 0 if epsilon is None else int(2 / epsilon)
 
 
 def _digits(weight: Any) -> int:
@@ -305,9 +305,3 @@ def _digits(weight: Any) -> int:
     while base and base**digits < size:
         digits += 1
     return digits
-
-
-def _array(weight: Any) -> np.ndarray:
-    if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
-        weight = keras.ops.cast(weight, "float32")
-    return keras.ops.convert_to_numpy(weight)

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_l0.analysis.arrays import float64
+
 _ELEMENTWISE = (
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu "
     "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus "
@@ -35,16 +37,19 @@ class Activation(NamedTuple):
     function: Callable[[Any], Any]
 
     @property
+    def name(self) -> str:
+        """What to call the function in a sentence."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
     def separate(self) -> str | None:
         """The function's name in Keras if it is an operation of its own in a file."""
-        name = getattr(self.function, "__name__", "")
-        own = self.function is getattr(keras.activations, name, None)
-        return name if own and name not in _FUSED else None
+        own = self.function is getattr(keras.activations, self.name, None)
+        return self.name if own and self.name not in _FUSED else None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The function of NumPy values, by the backend, in the values' own dtype."""
-        result = self.function(ops.convert_to_tensor(values))
-        return np.asarray(ops.convert_to_numpy(result), dtype="float64")
+        return float64(self.function(ops.convert_to_tensor(values)))
 
 
 def describe(function: Callable[[Any], Any]) -> Activation:

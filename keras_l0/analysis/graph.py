@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,17 @@ class Tensor:
     masked: bool = False
     consumers: int = 0
     producer: Node | None = dataclasses.field(default=None, repr=False)
+
+    def positions(self, axis: int | None = -1) -> int:
+        """How many positions it has; an open size counts as 1.
+
+        Args:
+            axis: The axis of the channels. None if there is none: each element but the
+                batch's is then a position.
+        """
+        channels = None if axis is None else axis % len(self.shape)
+        sizes = enumerate(self.shape)
+        return math.prod(size or 1 for a, size in sizes if a and a != channels)
 
 
 class _Place(int):

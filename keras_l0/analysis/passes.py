@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules)
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, opaque
 from keras_l0.analysis.graph import Graph, Node, Tensor, trace
@@ -166,7 +167,7 @@ class Analysis:
 
     def test_gates(self) -> list[np.ndarray]:
         """The gates' test-time values, one flat float64 array per gate."""
-        return [_flat(gate.test_gates) for gate in self.gates]
+        return [float64(gate.test_gates).ravel() for gate in self.gates]
 
     def evaluate(
         self,
@@ -289,7 +290,3 @@ class Analysis:
 def _gates_in(operations: Iterable[Any]) -> list[Any]:
     layers = [one for one in operations if isinstance(one, keras.Layer)]
     return list(dict.fromkeys(gate for one in layers for gate in find_gates(one)))
-
-
-def _flat(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor), dtype="float64").ravel()

@@ -8,7 +8,6 @@ decisions can be taken at all, and which places it takes.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
@@ -175,17 +174,13 @@ def _behind(
             or len(reader.ins) != 1
             or reader.rule.whole
             or reader.rule.shares_weights
-            or _elements(after) > _elements(tensor)
+            or after.positions(None) > tensor.positions(None)
             or analysis.channels[end].axis is None
             or not np.array_equal(analysis.atoms(end), atoms)
         ):
             break
         tensor, slot = after, end
     return tensor, slot
-
-
-def _elements(tensor: Tensor) -> int:
-    return math.prod(size or 1 for size in tensor.shape[1:])
 
 
 def _held_by(analysis: Analysis, group: Group) -> str:

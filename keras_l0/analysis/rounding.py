@@ -14,7 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-_EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
+from keras_l0.analysis.arrays import native
+
+# One unit in the last place of numbers near 1.
+EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 # How far apart two evaluations may lie, in rounding floors of the model.
 _FLOORS = 10
 _CHUNK = 32
@@ -67,7 +70,7 @@ def outputs(
             result, _ = model.stateless_call(
                 trainable, non_trainable, inputs, training=False
             )
-        chunks.append([_numpy(y) for y in keras.tree.flatten(result)])
+        chunks.append([native(y) for y in keras.tree.flatten(result)])
     if len(chunks) == 1:
         return chunks[0]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -97,7 +100,7 @@ def _states_at_zero(model: keras.Model) -> Iterator[None]:
 
 def storage_epsilon(model: keras.Model) -> float:
     """What one unit in the last place is of the coarsest weights of a model."""
-    return max((_EPSILON.get(w.dtype, 0.0) for w in model.weights), default=0.0)
+    return max((EPSILON.get(w.dtype, 0.0) for w in model.weights), default=0.0)
 
 
 def tolerances(
@@ -122,7 +125,7 @@ def tolerances(
     """
     generator = np.random.default_rng(0)
     epsilon = max(
-        _EPSILON.get(layer.compute_dtype, 0.0)
+        EPSILON.get(layer.compute_dtype, 0.0)
         for layer in model._flatten_layers(include_self=True)
     )
 
@@ -203,12 +206,6 @@ def agree(
         if found.difference * worst.tolerance >= worst.difference * found.tolerance:
             worst = found
     return worst
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = keras.ops.cast(tensor, "float32")
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:

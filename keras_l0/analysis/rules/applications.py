@@ -9,12 +9,12 @@ import numpy as np
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Site, multiplied
 from keras_l0.analysis.rules.arithmetic import SumRule
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.elementwise import IdentityRule
 from keras_l0.analysis.rules.norm import NormalizationRule
-from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import register_strip_rule
 
 register_strip_rule(StochasticDepth)(IdentityRule)

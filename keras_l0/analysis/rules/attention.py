@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -34,12 +35,7 @@ from keras_l0.analysis.logic import (
 )
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.heads import INPUTS, OUTPUT, slice_heads
-from keras_l0.analysis.rules.reading import (
-    ReadingRule,
-    float64,
-    on_last_axis,
-    positions,
-)
+from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0GroupQueryAttention, L0MultiHeadAttention
 
@@ -192,7 +188,7 @@ class AttentionRule(ReadingRule):
             weights = math.prod(inner.kernel.shape) * share
             bias = 0 if inner.bias is None else math.prod(inner.bias.shape)
             params += weights + bias * bias_share
-            macs += weights * positions(self.node.inputs[i].shape)
+            macs += weights * self.node.inputs[i].positions()
         return Size(params, macs)
 
     def constants(self, site: Site) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque, varying
 from keras_l0.analysis.graph import Node, copied
 from keras_l0.analysis.logic import any_
-from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.base import Rule, is_channels_first
 
 
 class BarrierRule(Rule):
@@ -56,12 +56,10 @@ class BarrierRule(Rule):
         ]
         if not kernels:
             return 0
-        first = getattr(self.layer, "data_format", None) == "channels_first"
+        axis = 1 if is_channels_first(self.layer) else -1
         # A convolution has no more outputs than inputs, a transposed one no fewer.
-        positions = min(
-            math.prod(size or 1 for size in (shape[2:] if first else shape[1:-1]))
-            for shape in (self.node.inputs[0].shape, self.node.outputs[0].shape)
-        )
+        ends = self.node.inputs[0], self.node.outputs[0]
+        positions = min(tensor.positions(axis) for tensor in ends)
         return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
     def constants(self, site: Site) -> list[np.ndarray]:

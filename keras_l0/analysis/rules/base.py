@@ -13,7 +13,6 @@ instead of NumPy arrays, so they compute with `keras_l0.analysis.logic` only.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +33,11 @@ from keras_l0.analysis.logic import and_, any_, array_like, count, not_, or_
 from keras_l0.analysis.rules.cutting import cut_cost, cut_gate, held_together
 from keras_l0.analysis.shapes import LayerShape, Work
 from keras_l0.layers import find_gates
+
+
+def is_channels_first(layer: Any) -> bool:
+    """Whether a layer with a ``data_format`` has its channels on axis 1."""
+    return getattr(layer, "data_format", None) == "channels_first"
 
 
 class Barrier(Exception):
@@ -112,9 +116,7 @@ class Rule:
     @property
     def positions(self) -> int:
         """Number of positions of the first output: all but batch and channels."""
-        shape = self.node.outputs[0].shape
-        axis = self.outs[0].axis
-        return math.prod(size or 1 for a, size in enumerate(shape) if a and a != axis)
+        return self.node.outputs[0].positions(self.outs[0].axis)
 
     @property
     def shares_weights(self) -> bool:
@@ -212,7 +214,7 @@ class Rule:
             return None
         names = (n for n in self.timing or () if hasattr(self.layer, n))
         held = {name: getattr(self.layer, name) for name in names} | options
-        if getattr(self.layer, "data_format", None) == "channels_first":
+        if is_channels_first(self.layer):
             held["data_format"] = "channels_first"
         return LayerShape.of(kind.__name__, held, self.sizes, **others)
 

@@ -9,19 +9,18 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Size
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.grouped import GroupedRule
 from keras_l0.analysis.rules.producers import Moved, Producer
-from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import (
     CONVOLUTION,
     channel_axis,
     meets_border,
-    positions_of,
 )
 from keras_l0.layers import (
     L0Conv1D,
@@ -119,7 +118,7 @@ class ConvTransposeRule(Producer):
 
     @property
     def applications(self) -> int:
-        return positions_of(self.node.inputs[0], self.axis(self.node.inputs[0]))
+        return self.node.inputs[0].positions(self.axis(self.node.inputs[0]))
 
     def weights(self, n_in: Any, n_out: Any) -> Any:
         return math.prod(self.layer.kernel_size) * n_in * n_out

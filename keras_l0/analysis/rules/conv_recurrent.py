@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Site, Size, opaque
 from keras_l0.analysis.logic import count
-from keras_l0.analysis.rules.reading import ReadingRule, float64, replaced
+from keras_l0.analysis.rules.reading import ReadingRule, replaced
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.analysis.rules.spatial import channel_axis, spatial_layers
 

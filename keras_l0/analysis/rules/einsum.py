@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import describe
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -26,7 +27,7 @@ from keras_l0.analysis.logic import any_, count
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
 from keras_l0.analysis.rules.links import kernel_of, weight_gates
-from keras_l0.analysis.rules.reading import ReadingRule, float64
+from keras_l0.analysis.rules.reading import ReadingRule
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0EinsumDense
 from keras_l0.layers.einsum import unit_label

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.activations import Activation, describe
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size
 from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier, Rule
@@ -59,8 +60,7 @@ class ActivationRule(ElementwiseRule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         self.activation = _activation(self.layer)
         if not self.activation.elementwise:
-            function = self.activation.function
-            name = getattr(function, "__name__", type(function).__name__)
+            name = self.activation.name
             raise Barrier(
                 f"activation {name} is not known to act on each element alone"
             )
@@ -104,7 +104,7 @@ class PReLURule(ElementwiseRule):
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         x = self.only_input()
-        alpha = keras.ops.convert_to_numpy(self.layer.alpha).astype("float64")
+        alpha = float64(self.layer.alpha)
         if x.axis is None:
             raise Barrier("the channels of its input are unknown")
         self.axis = x.axis - 1

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -18,12 +19,7 @@ from keras_l0.analysis.facts import (
 )
 from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier
-from keras_l0.analysis.rules.reading import (
-    ReadingRule,
-    float64,
-    on_last_axis,
-    positions,
-)
+from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0Embedding, embedding
 
@@ -126,7 +122,7 @@ class ReversibleEmbeddingRule(EmbeddingRule):
 
     def size(self, ins: list[Any], keep_in: list[Any], keep: list[Any]) -> Size:
         table = self.layer.input_dim * count((keep_in if self.reverse else keep)[0])
-        reads = positions(self.node.inputs[0].shape) if self.reverse else 0
+        reads = self.node.inputs[0].positions() if self.reverse else 0
         return Size(table * (1 if self.layer.tie_weights else 2), table * reads)
 
     def constants(self, site: Site) -> list[np.ndarray]:

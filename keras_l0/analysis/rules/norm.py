@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -30,7 +31,6 @@ from keras_l0.analysis.logic import (
     take,
 )
 from keras_l0.analysis.rules.base import Barrier, Rule
-from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.rules.registry import (
     register_barrier,
     register_strip_rule,

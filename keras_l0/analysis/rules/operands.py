@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Tensor
 from keras_l0.analysis.logic import and_, any_, count, like, not_, or_
@@ -138,8 +139,7 @@ class ArithmeticRule(Rule):
     def combine(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The function of one number per channel for each operand."""
         numbers = map(_number, self.operands_of, values)
-        result = self.replaced(self.layer, numbers)
-        return np.asarray(keras.ops.convert_to_numpy(result), dtype="float64")
+        return float64(self.replaced(self.layer, numbers))
 
     def replaced(self, operation: Callable[..., Any], values: Iterator[Any]) -> Any:
         """``operation`` called as the model calls it, on other operands."""
@@ -252,7 +252,7 @@ def numbers_of(value: Any) -> np.ndarray:
     if isinstance(value, keras.Variable):
         raise Barrier("one of its operands is a variable")
     try:
-        return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
+        return float64(value)
     except Exception:
         raise Barrier(f"one of its operands is {type(value).__name__}") from None
 

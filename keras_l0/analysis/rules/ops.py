@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.rules.arithmetic import (
     ExtremeRule,
@@ -67,7 +68,7 @@ class UnaryRule(ElementwiseRule):
         if not keras.backend.is_float_dtype(dtype):
             values = np.nan_to_num(values).astype(dtype)
         result = self.node.call(self.layer, [ops.convert_to_tensor(values)])
-        return np.asarray(ops.convert_to_numpy(result), dtype="float64")
+        return float64(result)
 
 
 class HomogeneousRule(UnaryRule):

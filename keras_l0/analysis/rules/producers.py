@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_l0.analysis.activations import describe
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Atoms,
     Channels,
@@ -31,7 +32,6 @@ from keras_l0.analysis.logic import (
 )
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.links import kernel_of, linked, weight_gates
-from keras_l0.analysis.rules.reading import float64
 from keras_l0.analysis.shapes import LayerShape, Work
 
 

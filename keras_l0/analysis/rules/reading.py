@@ -8,7 +8,6 @@ fold constants, whatever it does with its outputs.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import (
     Channels,
     Demand,
@@ -154,16 +154,6 @@ class ReadingRule(Rule):
 def on_last_axis(shape: Sequence[int | None], atoms: np.ndarray) -> Channels:
     """Channels that are 0 at rest on the last axis of a tensor of this shape."""
     return Channels.rest_at_zero(len(shape) - 1, atoms)
-
-
-def positions(shape: Sequence[int | None]) -> int:
-    """Number of positions of a tensor with channels last; an open size counts as 1."""
-    return math.prod(size or 1 for size in shape[1:-1])
-
-
-def float64(weight: Any) -> np.ndarray:
-    """A weight's values."""
-    return np.array(keras.ops.convert_to_numpy(weight), dtype="float64")
 
 
 def replaced(layer: Any, new: dict[int, np.ndarray]) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site, Size, opaque
 from keras_l0.analysis.logic import (
     and_,
@@ -25,12 +26,7 @@ from keras_l0.analysis.logic import (
     take,
 )
 from keras_l0.analysis.rules.base import Barrier, Rule
-from keras_l0.analysis.rules.reading import (
-    ReadingRule,
-    float64,
-    on_last_axis,
-    replaced,
-)
+from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis, replaced
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0GRU, L0LSTM, L0SimpleRNN
 

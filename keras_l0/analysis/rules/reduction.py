@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site
 from keras_l0.analysis.logic import or_
 from keras_l0.analysis.rules.base import Barrier, Rule
@@ -61,8 +62,8 @@ class AlongRule(ReductionRule):
             spot = [len(values) if a == channels else 1 for a in range(len(shape))]
             probe = np.broadcast_to(np.nan_to_num(values).reshape(spot), shape)
             probe = keras.ops.convert_to_tensor(probe.astype(tensor.dtype))
-            result = keras.ops.convert_to_numpy(self.node.call(self.layer, [probe]))
-            rows = np.moveaxis(np.asarray(result, "float64"), self.place_of, 0)
+            result = float64(self.node.call(self.layer, [probe]))
+            rows = np.moveaxis(result, self.place_of, 0)
             results.append(rows.reshape(len(values), -1))
         rows = np.concatenate(results, axis=1)
         same = (rows == rows[:, :1]).all(axis=1) & ~np.isnan(values)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.logic import group_any, take
-from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.base import Barrier, Rule, is_channels_first
 from keras_l0.analysis.rules.registry import register_strip_rule
 
 
@@ -89,8 +89,7 @@ class ReshapeRule(MovingRule):
 
     def place(self, axis: int, channels: np.ndarray) -> tuple[int, np.ndarray]:
         old, new = self.node.inputs[0].shape, self.node.outputs[0].shape
-        first = getattr(self.layer, "data_format", None) == "channels_first"
-        if first and len(old) > 2:
+        if is_channels_first(self.layer) and len(old) > 2:
             # Flatten moves axis 1 to the end beforehand.
             axis = len(old) - 1 if axis == 1 else axis - 1
             old = (old[0], *old[2:], old[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, or_
-from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.base import Barrier, Rule, is_channels_first
 from keras_l0.analysis.rules.registry import register_strip_rule
 
 # What the time of a convolution depends on beside its sizes.
@@ -20,15 +19,7 @@ CONVOLUTION = ("kernel_size", "strides", "padding", "dilation_rate")
 
 def channel_axis(layer: Any, tensor: Any) -> int:
     """The axis on which a layer with a ``data_format`` expects its channels."""
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return 1 if first else len(tensor.shape) - 1
-
-
-def positions_of(tensor: Any, axis: int) -> int:
-    """How many positions a tensor has: all but batch and channels."""
-    return math.prod(
-        size or 1 for a, size in enumerate(tensor.shape) if a and a != axis
-    )
+    return 1 if is_channels_first(layer) else len(tensor.shape) - 1
 
 
 def meets_border(layer: Any, tensor: Any) -> bool:
