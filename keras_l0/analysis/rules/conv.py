@@ -14,14 +14,11 @@ from keras_l0.analysis.facts import Atoms, Channels, Flow, Signal, Size
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_
 from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.convolution import Convolution
 from keras_l0.analysis.rules.grouped import GroupedRule
-from keras_l0.analysis.rules.producers import Moved, Producer
+from keras_l0.analysis.rules.producers import Moved
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.analysis.rules.spatial import (
-    CONVOLUTION,
-    channel_axis,
-    meets_border,
-)
+from keras_l0.analysis.rules.spatial import channel_axis
 from keras_l0.layers import (
     L0Conv1D,
     L0Conv1DTranspose,
@@ -38,11 +35,8 @@ from keras_l0.layers import (
     keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
     L0Conv1D, L0Conv2D, L0Conv3D,
 )  # fmt: skip
-class ConvRule(Producer):
+class ConvRule(Convolution):
     """A convolution; constants reach its borders where padding is read."""
-
-    units_name = "filters"
-    timing = CONVOLUTION
 
     @classmethod
     def of(cls, node: Node, ins: list[Channels], atoms: Atoms) -> Rule:
@@ -54,17 +48,10 @@ class ConvRule(Producer):
         )
         return (GroupedConvRule if by_group else cls)(node, ins, atoms)
 
-    def axis(self, tensor: Any) -> int:
-        return channel_axis(self.layer, tensor)
-
     def whole_reason(self) -> str | None:
         if self.layer.groups > 1:
             return "it is a grouped convolution whose groups cannot be told apart"
         return None
-
-    @property
-    def uniform(self) -> bool:
-        return not meets_border(self.layer, self.node.inputs[0])
 
     def weights(self, n_in: Any, n_out: Any) -> Any:
         taps = math.prod(self.layer.kernel_size)
@@ -73,9 +60,6 @@ class ConvRule(Producer):
 
 class GroupedConvRule(GroupedRule):
     """A grouped convolution: whole groups go."""
-
-    units_name = "filters"
-    timing = CONVOLUTION
 
     def blocks(self) -> np.ndarray:
         kernel = self.kernel().astype("float64")
@@ -99,18 +83,14 @@ class GroupedConvRule(GroupedRule):
     keras.layers.Conv3DTranspose,
     L0Conv1DTranspose, L0Conv2DTranspose, L0Conv3DTranspose,
 )  # fmt: skip
-class ConvTransposeRule(Producer):
+class ConvTransposeRule(Convolution):
     """A transposed convolution, whose kernel is ``(..., out, in)``.
 
     Its output positions meet different parts of the kernel, so that even far from the
     borders a constant channel does not add the same everywhere.
     """
 
-    units_name = "filters"
-    timing = (*CONVOLUTION, "output_padding")
-
-    def axis(self, tensor: Any) -> int:
-        return channel_axis(self.layer, tensor)
+    timing = (*Convolution.timing, "output_padding")
 
     @property
     def uniform(self) -> bool:
@@ -139,22 +119,14 @@ class ConvTransposeRule(Producer):
     keras.layers.SeparableConv1D, keras.layers.SeparableConv2D,
     L0SeparableConv1D, L0SeparableConv2D,
 )  # fmt: skip
-class SeparableConvRule(Producer):
+class SeparableConvRule(Convolution):
     """A depthwise convolution, and a pointwise one on what it makes.
 
     Each input channel has its own spatial kernel, so that none can carry another.
     """
 
-    units_name = "filters"
-    timing = (*CONVOLUTION, "depth_multiplier")
+    timing = (*Convolution.timing, "depth_multiplier")
     carries = False
-
-    def axis(self, tensor: Any) -> int:
-        return channel_axis(self.layer, tensor)
-
-    @property
-    def uniform(self) -> bool:
-        return not meets_border(self.layer, self.node.inputs[0])
 
     def size(self, ins: list[Flow], keep_in: list[Any], keep: list[Any]) -> Size:
         # Part of the kernel does not depend on how many units there are, if any.

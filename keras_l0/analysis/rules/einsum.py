@@ -68,8 +68,7 @@ class EinsumDenseRule(ReadingRule):
         if unit is None:
             reasons.append("no single axis of its output holds units of its kernel")
         elif self.unit is None:
-            name = getattr(layer.activation, "__name__", layer.activation)
-            reasons.append(f"its activation {name} mixes the units")
+            reasons.append(f"its activation {self.activation.name} mixes the units")
         self.reason = "; ".join(reasons) or None
         self.roles, self.read = (0,), frozenset([0] if reads else [])
         self.bias_has_units = unit is not None and unit in (layer.bias_axes or "")
@@ -172,8 +171,7 @@ class PerChannelRule(ElementwiseRule):
     def connect(self, atoms: Atoms) -> list[Channels]:
         self.activation = describe(self.layer.activation)
         if not self.activation.elementwise:
-            name = getattr(self.layer.activation, "__name__", self.layer.activation)
-            raise Barrier(f"its activation {name} mixes the channels")
+            raise Barrier(f"its activation {self.activation.name} mixes the channels")
         source, kernel, target = labels(
             self.layer.equation, len(self.node.inputs[0].shape)
         )

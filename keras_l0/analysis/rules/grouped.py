@@ -30,14 +30,13 @@ from keras_l0.analysis.logic import (
     take,
 )
 from keras_l0.analysis.rules.base import Barrier
-from keras_l0.analysis.rules.producers import Producer
+from keras_l0.analysis.rules.convolution import Convolution
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.analysis.rules.spatial import CONVOLUTION, channel_axis, meets_border
 from keras_l0.analysis.shapes import LayerShape, Work
 from keras_l0.layers import L0DepthwiseConv1D, L0DepthwiseConv2D
 
 
-class GroupedRule(Producer):
+class GroupedRule(Convolution):
     """A convolution in groups: one goes with all its inputs and all its outputs.
 
     As groups must stay equally large, no channel goes without its group.
@@ -54,8 +53,7 @@ class GroupedRule(Producer):
         if x.axis != self.axis(self.node.inputs[0]):
             raise Barrier("its input's channels lie on another axis")
         if not self.activation.elementwise:
-            name = getattr(self.layer.activation, "__name__", self.layer.activation)
-            raise Barrier(f"its activation {name} mixes the units")
+            raise Barrier(f"its activation {self.activation.name} mixes the units")
         axis = self.axis(self.node.outputs[0])
         self.units = self.node.outputs[0].shape[axis]
         self.groups, wide, made = self.blocks().shape[-3:]
@@ -67,13 +65,6 @@ class GroupedRule(Producer):
         self.at_rest = self._of(x.rest)
         rest = self.at_rest if not self.gates else np.zeros(self.units)
         return [Channels(axis, leaders[self.of_output], rest)]
-
-    def axis(self, tensor: Any) -> int:
-        return channel_axis(self.layer, tensor)
-
-    @property
-    def uniform(self) -> bool:
-        return not meets_border(self.layer, self.node.inputs[0])
 
     def blocks(self) -> np.ndarray:
         """The kernel in float64, ``(..., group, in, out)``."""
@@ -154,7 +145,7 @@ class DepthwiseConvRule(GroupedRule):
     """Each input channel makes ``depth_multiplier`` outputs of its own."""
 
     units_name = ""
-    timing = (*CONVOLUTION, "depth_multiplier")
+    timing = (*Convolution.timing, "depth_multiplier")
 
     def blocks(self) -> np.ndarray:
         return self.kernel().astype("float64")[..., np.newaxis, :]

@@ -56,17 +56,14 @@ class Producer(Rule):
         layer = self.layer
         self.activation = describe(layer.activation)
         self.units = getattr(layer, self.units_name)
-        reason = self.whole_reason()
+        whole, of_input, of_units = self.whole_reason(), None, None
         if self.ins[0].axis != self.axis(self.node.inputs[0]):
-            self.reads_all = True
-            reason = reason or "its input's channels lie on another axis"
-        else:
-            self.reads_all = reason is not None
+            of_input = "its input's channels lie on another axis"
         if not self.activation.elementwise:
-            name = getattr(layer.activation, "__name__", layer.activation)
-            reason = reason or f"its activation {name} mixes the units"
-        self.makes_all = bool(self.whole_reason() or not self.activation.elementwise)
-        self.reason = reason
+            of_units = f"its activation {self.activation.name} mixes the units"
+        self.reads_all = bool(whole or of_input)
+        self.makes_all = bool(whole or of_units)
+        self.reason = whole or of_input or of_units
         axis = self.axis(self.node.outputs[0])
         weights = weight_gates(layer, atoms)
         if weights:

@@ -13,31 +13,10 @@ from keras_l0.analysis.logic import and_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule, is_channels_first
 from keras_l0.analysis.rules.registry import register_strip_rule
 
-# What the time of a convolution depends on beside its sizes.
-CONVOLUTION = ("kernel_size", "strides", "padding", "dilation_rate")
-
 
 def channel_axis(layer: Any, tensor: Any) -> int:
     """The axis on which a layer with a ``data_format`` expects its channels."""
     return 1 if is_channels_first(layer) else len(tensor.shape) - 1
-
-
-def meets_border(layer: Any, tensor: Any) -> bool:
-    """Whether a convolution of ``tensor`` reads padding anywhere."""
-    if layer.padding == "valid":
-        return False
-    axis = channel_axis(layer, tensor)
-    sizes = [size for a, size in enumerate(tensor.shape) if a and a != axis]
-    for size, taps, stride, dilation in zip(
-        sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
-    ):
-        if taps == 1:
-            continue
-        if layer.padding == "causal" or size is None:
-            return True
-        if (-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 > size:
-            return True
-    return False
 
 
 def spatial_layers(kind: str) -> list[type]:
@@ -58,7 +37,7 @@ class SpatialRule(Rule):
 
 
 @register_strip_rule(*spatial_layers("Cropping"), *spatial_layers("UpSampling"))
-class MovingRule(SpatialRule):
+class CropOrUpsampleRule(SpatialRule):
     """Parts of a map, or values between those of a map."""
 
     timing = ("cropping", "size", "interpolation")
