@@ -35,6 +35,16 @@ from keras_l0.analysis.shapes import LayerShape, Work
 from keras_l0.layers import find_gates
 
 
+def plain_type(layer: Any) -> Any:
+    """The type of a layer, or of the plain one that it gates."""
+    return getattr(layer, "plain_class", type(layer))
+
+
+def plain_of(layer: Any) -> tuple[Any, dict[str, Any]]:
+    """`plain_type` and the config to go with it."""
+    return plain_type(layer), getattr(layer, "plain_config", layer.get_config)()
+
+
 def is_channels_first(layer: Any) -> bool:
     """Whether a layer with a ``data_format`` has its channels on axis 1."""
     return getattr(layer, "data_format", None) == "channels_first"
@@ -108,10 +118,7 @@ class Rule:
 
     def plain(self) -> tuple[type, dict[str, Any]]:
         """The layer's type and config, of a gated layer those of the one it extends."""
-        layer = self.layer
-        if hasattr(layer, "plain_config"):
-            return layer.plain_class, layer.plain_config()
-        return type(layer), layer.get_config()
+        return plain_of(self.layer)
 
     @property
     def positions(self) -> int:
@@ -209,7 +216,7 @@ class Rule:
             options: More arguments of the layer, by name.
             others: What else `LayerShape.of` takes.
         """
-        kind: type = getattr(self.layer, "plain_class", type(self.layer))
+        kind = plain_type(self.layer)
         if getattr(keras.layers, kind.__name__, None) is not kind:
             return None
         names = (n for n in self.timing or () if hasattr(self.layer, n))

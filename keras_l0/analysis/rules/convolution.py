@@ -12,7 +12,7 @@ class Convolution(Producer):
     """A layer that applies kernels at every position of a map."""
 
     units_name = "filters"
-    timing = ("kernel_size", "strides", "padding", "dilation_rate")
+    timing: tuple[str, ...] = ("kernel_size", "strides", "padding", "dilation_rate")
 
     def axis(self, tensor: Any) -> int:
         return channel_axis(self.layer, tensor)

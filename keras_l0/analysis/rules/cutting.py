@@ -17,6 +17,18 @@ def held_together(gate: Any) -> str | None:
     return None
 
 
+def cut_indices(numbers: np.ndarray, kept: np.ndarray) -> list[int] | None:
+    """The ``indices`` of a switch whose mask is drawn by some of its gates only.
+
+    Args:
+        numbers: Of the gates that the switch multiplies by.
+        kept: Of those that the mask is left with.
+    """
+    if np.array_equal(numbers, kept):
+        return None
+    return np.searchsorted(kept, numbers).tolist()
+
+
 def cut_gate(gate: Any, kept: Any) -> dict[int, np.ndarray]:
     """By the ids of a gate's weights what they are for some of its gates.
 

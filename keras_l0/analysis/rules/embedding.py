@@ -20,7 +20,7 @@ from keras_l0.analysis.facts import (
 from keras_l0.analysis.logic import count
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis
-from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.analysis.rules.registry import present, register_strip_rule
 from keras_l0.layers import L0Embedding, embedding
 
 
@@ -61,13 +61,9 @@ class EmbeddingRule(ReadingRule):
         return self.called(site.build(kind, config, list(tables)), site)
 
 
-def _reversible() -> list[type]:
-    """The layer and its gated twin, if this Keras has them."""
-    names = (keras.layers, "ReversibleEmbedding"), (embedding, "L0ReversibleEmbedding")
-    return [getattr(module, name) for module, name in names if hasattr(module, name)]
-
-
-@register_strip_rule(*_reversible())
+@register_strip_rule(
+    *present("ReversibleEmbedding"), *present("L0ReversibleEmbedding", embedding)
+)
 class ReversibleEmbeddingRule(EmbeddingRule):
     """An embedding whose table also turns dimensions into one logit per index.
 

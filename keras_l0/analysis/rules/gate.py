@@ -8,9 +8,15 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
+from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import not_, ones_like, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
-from keras_l0.analysis.rules.cutting import cut_cost, cut_gate, held_together
+from keras_l0.analysis.rules.cutting import (
+    cut_cost,
+    cut_gate,
+    cut_indices,
+    held_together,
+)
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0Gate, L0SharedGate, L0Switch
 
@@ -134,20 +140,16 @@ class SwitchRule(GateRule):
 
     @property
     def gates(self) -> list[Any]:
-        return [self.node.inputs[1].producer.operation.gate]  # type: ignore[union-attr]
+        return [shared_gate(self.node, 1)]
 
     def per_unit(self, values: Any) -> Any:
-        if self.layer.indices is None:
-            return values
-        return take(values, np.array(self.layer.indices))
+        return switched(self.layer, values)
 
     def gated_axes(self, rank: int) -> tuple[int, ...]:
         return (self.layer.axis % rank,)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
-        source = self.node.inputs[1].producer
-        if source is None or not isinstance(source.operation, L0SharedGate):
-            raise Barrier("its gates do not come from an `L0SharedGate`")
+        shared_gate(self.node, 1)
         return super().connect(atoms)
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
@@ -167,14 +169,27 @@ class SwitchRule(GateRule):
 
     def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         assert site.gates_kept is not None
-        kept = site.gates_kept(self.gates[0])
-        numbers = self.per_unit(np.arange(self.gates[0].count))[site.keep[0]]
-        config = {**self.layer.get_config(), "indices": None}
-        if not np.array_equal(numbers, kept):
-            config["indices"] = np.searchsorted(kept, numbers).tolist()
+        (gate,) = self.gates
+        numbers = self.per_unit(np.arange(gate.count))[site.keep[0]]
+        indices = cut_indices(numbers, site.gates_kept(gate))
+        config = {**self.layer.get_config(), "indices": indices}
         x, z = site.ins
         new = site.build(type(self.layer), config, [])
         return [(self.node.call(new, [x.tensor, z.tensor]), x.scale)]
+
+
+def shared_gate(node: Node, i: int) -> Any:
+    """The `L0Gate` that draws input ``i`` of a call."""
+    source = node.inputs[i].producer
+    if source is None or not isinstance(source.operation, L0SharedGate):
+        raise Barrier("its gates do not come from an `L0SharedGate`")
+    return source.operation.gate
+
+
+def switched(switch: Any, values: Any) -> Any:
+    """Of values of a mask's gates those that a switch multiplies by."""
+    indices = switch.indices
+    return values if indices is None else take(values, np.array(indices))
 
 
 def scaled(x: Any, factor: np.ndarray, name: str) -> Any:

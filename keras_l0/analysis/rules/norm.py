@@ -32,6 +32,7 @@ from keras_l0.analysis.logic import (
 )
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.registry import (
+    present,
     register_barrier,
     register_strip_rule,
     rule_for,
@@ -147,6 +148,7 @@ class LengthRule(NormalizationRule):
         return [site.constant(multiplied(value, site.factor))]
 
 
+@register_strip_rule(*present("RMSNormalization"))
 class RMSNormalizationRule(LengthRule):
     """``scale * x / sqrt(mean(x ** 2) + epsilon)``.
 
@@ -168,10 +170,6 @@ class RMSNormalizationRule(LengthRule):
         epsilon = float(self.layer.epsilon * more)
         y = self.remade(site, site.rescale(0).tensor, arrays, epsilon=epsilon)
         return [(y, np.ones(n))]
-
-
-if hasattr(keras.layers, "RMSNormalization"):
-    register_strip_rule(keras.layers.RMSNormalization)(RMSNormalizationRule)
 
 
 @register_strip_rule(keras.layers.UnitNormalization)

@@ -56,19 +56,21 @@ from keras_l0.analysis.rules.splits import SplitRule, UnstackRule
 class UnaryRule(ElementwiseRule):
     """A function of one tensor, element by element."""
 
-    def connect(self, atoms: Atoms) -> list[Channels]:
-        if type(self.layer).__name__ == "Clip" and any(
-            np.size(bound) > 1 for bound in (self.layer.x_min, self.layer.x_max)
-        ):
-            raise Barrier("its bounds differ by element")
-        return super().connect(atoms)
-
     def function(self, values: np.ndarray) -> np.ndarray:
         dtype = self.node.inputs[0].dtype
         if not keras.backend.is_float_dtype(dtype):
             values = np.nan_to_num(values).astype(dtype)
         result = self.node.call(self.layer, [ops.convert_to_tensor(values)])
         return float64(result)
+
+
+class ClipRule(UnaryRule):
+    """Numbers between two bounds, the same for all elements."""
+
+    def connect(self, atoms: Atoms) -> list[Channels]:
+        if np.size(self.layer.x_min) > 1 or np.size(self.layer.x_max) > 1:
+            raise Barrier("its bounds differ by element")
+        return super().connect(atoms)
 
 
 class HomogeneousRule(UnaryRule):
@@ -98,13 +100,14 @@ class CastRule(UnaryRule):
 # By the names of their classes: which of them there are depends on the Keras installed.
 _RULES: dict[type[Rule], str] = {
     HomogeneousRule: "Absolute Copy Fabs LeakyRelu Negative ReLU Relu StopGradient",
+    ClipRule: "Clip",
     CastRule: "Array Cast ConvertToTensor",
     PartialUnaryRule: (
         "Arccos Arccosh Arcsin Arctanh Cbrt Erfinv Log Log10 Log1p Log2 Reciprocal "
         "Rsqrt Sqrt Tan"
     ),
     UnaryRule: (
-        "Angle Arcsinh Arctan BitwiseInvert BitwiseNot Ceil Celu Clip Conjugate Cos "
+        "Angle Arcsinh Arctan BitwiseInvert BitwiseNot Ceil Celu Conjugate Cos "
         "Cosh Deg2rad Digitize Elu Erf Erfc Exp Exp2 Expm1 Floor FullLike Gelu "
         "HardShrink HardSigmoid HardSilu HardTanh I0 Imag IsIn Isfinite Isinf Isnan "
         "Isneginf Isposinf Isreal LogSigmoid LogicalNot NanToNum OnesLike Rad2deg "

@@ -8,17 +8,16 @@ import numpy as np
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.elementwise import ElementwiseRule
-from keras_l0.analysis.rules.registry import register_barrier, register_strip_rule
+from keras_l0.analysis.rules.registry import (
+    present,
+    register_barrier,
+    register_strip_rule,
+)
 from keras_l0.analysis.rules.spatial import SpatialRule, WarpingRule
 
 
-def layers_named(names: str) -> list[type]:
-    """The layers of these names that this Keras has."""
-    return [getattr(keras.layers, n) for n in names.split() if hasattr(keras.layers, n)]
-
-
 @register_strip_rule(
-    *layers_named(
+    *present(
         "AugMix CenterCrop CutMix MaxNumBoundingBoxes MixUp "
         "RandomBrightness RandomContrast RandomCrop RandomElasticTransform "
         "RandomErasing RandomFlip RandomGaussianBlur RandomInvert RandomPerspective "
@@ -33,7 +32,7 @@ class AugmentationRule(SpatialRule):
 
 
 @register_strip_rule(
-    *layers_named("AutoContrast ContrastLimitedAdaptiveHistogramEqualization")
+    *present("AutoContrast ContrastLimitedAdaptiveHistogramEqualization")
 )
 class ContrastRule(WarpingRule):
     """New values of each channel from its own values; 0 stays 0."""
@@ -73,4 +72,4 @@ for _reason, _names in {
         "GRUCell LSTMCell SimpleRNNCell StackedRNNCells"
     ),
 }.items():
-    register_barrier(_reason, *layers_named(_names))
+    register_barrier(_reason, *present(_names))

@@ -25,7 +25,7 @@ from keras_l0.analysis.logic import (
     or_,
     take,
 )
-from keras_l0.analysis.rules.base import Barrier, Rule
+from keras_l0.analysis.rules.base import Barrier, Rule, plain_of, plain_type
 from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis, replaced
 from keras_l0.analysis.rules.registry import register_strip_rule
 from keras_l0.layers import L0GRU, L0LSTM, L0SimpleRNN
@@ -241,8 +241,7 @@ class RecurrentRule(ReadingRule):
             for name, array in slice_cell(weights, every_row, kept[n]).items():
                 new[id(getattr(cell, name))] = array
         config = self.config([int(units.sum()) for units in kept])
-        kind = getattr(self.layer, "plain_class", type(self.layer))
-        layer = site.build(kind, config, replaced(self.layer, new))
+        layer = site.build(plain_type(self.layer), config, replaced(self.layer, new))
         scales = self.joined(z) if site.gate is not None else None
         called = self.called(layer, site)
         if scales is None:
@@ -251,8 +250,7 @@ class RecurrentRule(ReadingRule):
 
     def config(self, units: list[int]) -> dict[str, Any]:
         """The plain layer's config with so many units in each layer."""
-        (one,) = units
-        return plain_config(self.layer) | {"units": one}
+        return _with_units(self.layer, *units)
 
 
 @register_strip_rule(*_LAYERS, L0SimpleRNN, L0LSTM, L0GRU)
@@ -264,12 +262,6 @@ class RecurrentLayerRule(RecurrentRule):
 class CellRule(RecurrentRule):
     """A built-in cell in an RNN."""
 
-    def config(self, units: list[int]) -> dict[str, Any]:
-        config = self.layer.get_config()
-        cell = _unbuilt(config["cell"])
-        cell["config"] = cell["config"] | {"units": units[0]}
-        return config | {"cell": cell}
-
 
 @register_strip_rule(keras.layers.Bidirectional)
 class BidirectionalRule(RecurrentRule):
@@ -278,9 +270,8 @@ class BidirectionalRule(RecurrentRule):
     @property
     def layers(self) -> list[Any]:
         layers = [self.layer.forward_layer, self.layer.backward_layer]
-        known = (*_LAYERS, keras.layers.RNN)
-        kinds = [getattr(layer, "plain_class", type(layer)) for layer in layers]
-        if not set(kinds) <= set(known):
+        known = {*_LAYERS, keras.layers.RNN}
+        if not set(map(plain_type, layers)) <= known:
             names = " and ".join(type(layer).__name__ for layer in layers)
             raise Barrier(f"it wraps {names}, not built-in recurrent layers")
         return layers
@@ -300,26 +291,17 @@ class BidirectionalRule(RecurrentRule):
         config = self.layer.get_config()
         layers = zip(self.layers, ("layer", "backward_layer"), units, strict=True)
         for layer, name, number in layers:
-            inner = _unbuilt(config[name])
-            settings = plain_config(layer)
-            if "cell" in settings:
-                cell = _unbuilt(settings["cell"])
-                cell["config"] = cell["config"] | {"units": number}
-                settings["cell"] = cell
-            else:
-                settings["units"] = number
-            if hasattr(layer, "plain_class"):
-                plain = layer.plain_class.from_config(settings)
-                inner = keras.saving.serialize_keras_object(plain)
-            config[name] = inner | {"config": settings}
+            new = plain_type(layer).from_config(_with_units(layer, number))
+            config[name] = keras.saving.serialize_keras_object(new)
         return config
 
 
-def plain_config(layer: Any) -> dict[str, Any]:
-    """The config of a layer, or of the plain one that it gates."""
-    return getattr(layer, "plain_config", layer.get_config)()
-
-
-def _unbuilt(config: dict[str, Any]) -> dict[str, Any]:
-    """A serialized layer that forgets which input shape it was built for."""
-    return {key: value for key, value in config.items() if key != "build_config"}
+def _with_units(layer: Any, units: int) -> dict[str, Any]:
+    """A plain recurrent layer's config with so many units; an RNN's cell has them."""
+    _, config = plain_of(layer)
+    if "cell" not in config:
+        return config | {"units": units}
+    cell = config["cell"]
+    cell = cell | {"config": cell["config"] | {"units": units}}
+    # The input shape that it was built for is none any more.
+    return config | {"cell": {k: v for k, v in cell.items() if k != "build_config"}}

@@ -10,16 +10,16 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Signal, Site
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import take
-from keras_l0.analysis.rules.base import Barrier, Rule
-from keras_l0.analysis.rules.cutting import held_together
+from keras_l0.analysis.rules.base import Rule
+from keras_l0.analysis.rules.cutting import cut_indices, held_together
+from keras_l0.analysis.rules.gate import shared_gate, switched
 from keras_l0.analysis.rules.recurrent import (
     BidirectionalRule,
     RecurrentLayerRule,
     RecurrentRule,
 )
 from keras_l0.analysis.rules.registry import register_strip_rule
-from keras_l0.layers import L0RecurrentSwitch, L0SharedGate
+from keras_l0.layers import L0RecurrentSwitch
 
 
 @register_strip_rule(L0RecurrentSwitch)
@@ -43,14 +43,10 @@ class SwitchedRule(RecurrentRule):
 
     @property
     def gates(self) -> list[Any]:
-        source = self.node.inputs[self.mask_input].producer
-        if source is None or not isinstance(source.operation, L0SharedGate):
-            raise Barrier("its gates do not come from an `L0SharedGate`")
-        return [source.operation.gate]
+        return [shared_gate(self.node, self.mask_input)]
 
     def per_unit(self, values: Any) -> Any:
-        indices = self.node.operation.indices
-        return values if indices is None else take(values, np.array(indices))
+        return switched(self.node.operation, values)
 
     def opened(self, gate: Any) -> list[Any]:
         return [gate] * len(self.cells)
@@ -74,10 +70,8 @@ class SwitchedRule(RecurrentRule):
     def narrowed(self, site: Site) -> list[tuple[Any, np.ndarray]]:
         assert site.gates_kept is not None
         switch, (gate,) = self.node.operation, self.gates
-        kept = site.gates_kept(gate)
         numbers = self.per_unit(np.arange(gate.count))[self.split(site.keep)[0][0]]
-        same = np.array_equal(numbers, kept)
-        indices = None if same else np.searchsorted(kept, numbers).tolist()
+        indices = cut_indices(numbers, site.gates_kept(gate))
 
         def build(kind: Any, config: dict[str, Any], weights: list[Any]) -> Any:
             plain = kind.from_config({**config, "name": self.layer.name})

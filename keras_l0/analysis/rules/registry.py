@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.rules.barriers import BarrierRule, GatedBarrierRule
 from keras_l0.analysis.rules.base import Barrier, Rule
 
 RULES: dict[type, type[Rule]] = {}
+
+
+def present(names: str, module: Any = keras.layers) -> list[type]:
+    """The classes of these names that a module has: Keras' releases differ."""
+    return [getattr(module, n) for n in names.split() if hasattr(module, n)]
 
 
 def register_strip_rule(
@@ -104,8 +111,7 @@ def rule_for(
 
 def held_weights(operation: Any) -> str | None:
     """Why the weights of a layer, or of one inside it, are not what they seem."""
-    layers: Any = getattr(operation, "_flatten_layers", list)()
-    for layer in layers:
+    for layer in getattr(operation, "_flatten_layers", list)():
         if mode := getattr(layer, "quantization_mode", None):
             return f"its weights are quantized ({mode}): strip first, then quantize"
         if getattr(layer, "lora_enabled", False):

@@ -164,8 +164,6 @@ class SelectRule(Rule):
     """
 
     passes_scale = True
-    layer = None
-    gate = None
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = self.ins

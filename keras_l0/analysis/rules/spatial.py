@@ -11,7 +11,7 @@ from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, or_
 from keras_l0.analysis.rules.base import Barrier, Rule, is_channels_first
-from keras_l0.analysis.rules.registry import register_strip_rule
+from keras_l0.analysis.rules.registry import present, register_strip_rule
 
 
 def channel_axis(layer: Any, tensor: Any) -> int:
@@ -21,8 +21,7 @@ def channel_axis(layer: Any, tensor: Any) -> int:
 
 def spatial_layers(kind: str) -> list[type]:
     """The layers of a kind for 1 to 3 dimensions, as far as this Keras has them."""
-    names = (f"{kind}{rank}D" for rank in (1, 2, 3))
-    return [getattr(keras.layers, n) for n in names if hasattr(keras.layers, n)]
+    return present(f"{kind}1D {kind}2D {kind}3D")
 
 
 class SpatialRule(Rule):
