@@ -139,14 +139,12 @@ def _cheapest_first(
     openness: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Numbers of the open gates, those to close first in front."""
+    # Without options: units that are kept to round up their number have no price.
     constraints = Constraints(model, budgets, rest)
     excess = [max(0.0, one.share(openness) - one.limit) for one in constraints.each]
     prices = constraints.program.gradient(openness, list(map(np.float64, excess)))
     starts = np.cumsum([0, *(gate.count for gate in constraints.gates[:-1])])
-    probable = [
-        keras.ops.convert_to_numpy(gate.prob_open).astype("float64").ravel()
-        for gate in constraints.gates
-    ]
+    probable = constraints.each[0].analysis.prob_open()
     price, likely = np.concatenate(prices), np.concatenate(probable).round(6)
     # What saves nothing by itself comes later, the likeliest of each group last.
     rank = 1 * (price <= 1e-4 * price.max())

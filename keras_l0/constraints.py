@@ -50,7 +50,7 @@ class Constraint:
         if measure == "latency":
             assert budget.table is not None
             self.timing = budget.table.timing(analysis, self.names)
-        self.full = full or float(self.size(analysis.evaluate(ones(analysis))))
+        self.full = full or float(self.size(analysis.all_open()))
         if not self.full:
             raise ValueError(
                 f"A budget of {measure} needs something to limit. Received: layers="
@@ -153,7 +153,7 @@ class Constraints:
     def _slack(self, number: int) -> float:
         """About one unit, at most one percent."""
         weights = np.eye(len(self.each))[number]
-        prices = self.program.gradient(ones(self.each[0].analysis), weights)
+        prices = self.program.gradient(self.each[0].analysis.ones(), weights)
         unit = max(float(p.max()) for p in prices) * self.each[number].limit ** 0.5
         return min(max(unit, 0.002), 0.01)
 
@@ -205,8 +205,3 @@ def _before(gates: Sequence[Any], budgets: Sequence[Budget]) -> Any:
         for some in (mark.budgets, budgets)
     )
     return mark.wide if then == now else ()
-
-
-def ones(analysis: Analysis) -> list[np.ndarray]:
-    """All gates open."""
-    return [np.ones(gate.count) for gate in analysis.gates]

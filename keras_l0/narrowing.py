@@ -19,9 +19,10 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.arrays import native
+from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Site
 from keras_l0.analysis.graph import copied
-from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.rounding import EPSILON
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.layers import find_gates
@@ -88,8 +89,8 @@ class Narrowing:
     @property
     def share(self) -> float:
         """The share of the model's multiply-accumulates that is left."""
-        ones = [np.ones(gate.count) for gate in self.analysis.gates]
-        before = self.analysis.evaluate(ones, training=True).total.macs
+        dense = self.analysis.evaluate(self.analysis.ones(), training=True)
+        before = dense.total.macs
         return float(self.evaluation.total.macs / before) if before else 1.0
 
     def _left(self, analysis: Analysis) -> Analysis:

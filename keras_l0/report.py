@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import require_finite
-from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.passes import Analysis, Step
 
 
 class Densities:
@@ -112,12 +113,8 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
 
 def profile_of(analysis: Analysis) -> Profile:
     """`profile` of a model that has been analysed already."""
-    probabilities = [
-        np.asarray(keras.ops.convert_to_numpy(gate.prob_open), "float64").ravel()
-        for gate in analysis.gates
-    ]
-    dense = analysis.evaluate([np.ones(len(p)) for p in probabilities])
-    expected = analysis.evaluate(probabilities)
+    dense = analysis.all_open()
+    expected = analysis.evaluate(analysis.prob_open())
     deployed = analysis.evaluate(analysis.test_open())
     layers = [
         LayerProfile(

@@ -11,9 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
-from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.rules.barriers import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.budget import Budget

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_l0.analysis.batches import arrays, random_arrays
-from keras_l0.analysis.passes import Analysis, Evaluation
+from keras_l0.analysis.evaluation import Evaluation
+from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.precision import computes_in_half, in_float32
 from keras_l0.analysis.rounding import Disagreement, agree, outputs, storage_epsilon
 from keras_l0.layers import find_gates

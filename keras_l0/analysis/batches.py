@@ -86,7 +86,7 @@ def random_arrays(model: keras.Model, examples: int) -> list[np.ndarray]:
         elif dtype.startswith("float"):
             result.append(generator.normal(size=size).astype(dtype))
         else:
-            high = 2 if dtype == "bool" else 256 if dtype == "uint8" else 2
+            high = 256 if dtype == "uint8" else 2
             integers = generator.integers(vocabulary or high, size=size)
             result.append(integers.astype(dtype))
     return result

@@ -55,19 +55,17 @@ class Cost:
 
     def _per_gate(self, open_: Any) -> Sequence[Any]:
         if isinstance(open_, (list, tuple)):
-            parts = list(open_)
-        else:
-            ends = np.cumsum(self.counts)
-            parts = [open_[e - n : e] for n, e in zip(self.counts, ends, strict=True)]
-            if len(open_.shape) != 1 or open_.shape[0] != sum(self.counts):
+            sizes = [part.shape[0] for part in open_]
+            if sizes != self.counts:
                 raise ValueError(
-                    f"`open_` must hold one number for each of {sum(self.counts)} "
-                    f"gates. Received: shape {tuple(open_.shape)}"
+                    f"`open_` must hold arrays of {self.counts} numbers, one array per "
+                    f"gate. Received: {sizes}"
                 )
-        sizes = [part.shape[0] for part in parts]
-        if sizes != self.counts:
+            return open_
+        if tuple(open_.shape) != (sum(self.counts),):
             raise ValueError(
-                f"`open_` must hold arrays of {self.counts} numbers, one array per "
-                f"gate. Received: {sizes}"
+                f"`open_` must hold one number for each of {sum(self.counts)} gates. "
+                f"Received: shape {tuple(open_.shape)}"
             )
-        return parts
+        ends = np.cumsum(self.counts)
+        return [open_[e - n : e] for n, e in zip(self.counts, ends, strict=True)]

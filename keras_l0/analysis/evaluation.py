@@ -8,7 +8,7 @@ ones as well as on backend tensors of probabilities.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,7 @@ class Evaluator:
 
     Args:
         analysis: The analysed model.
-        open_of: Openness of the units that a step's gates switch; None if it has none.
-        reference: Any array in the namespace and dtype to compute in.
+        open_: For each of its gates the openness of the units, shape (count,).
         lifted: Steps to treat as if they kept no channel for its own sake.
         cut: For tensors which of their channels to close: zeros and ones.
         training: Whether the model is going to be trained on. What is the same for
@@ -67,15 +66,15 @@ class Evaluator:
     def __init__(
         self,
         analysis: Analysis,
-        open_of: Callable[[Step], Any],
-        reference: Any,
+        open_: Sequence[Any],
         lifted: Sequence[Step],
         cut: Mapping[int, np.ndarray],
-        training: bool = False,
+        training: bool,
     ) -> None:
         self.analysis = analysis
-        self.open_of = open_of
-        self.reference = reference
+        self.open_ = open_
+        # In the namespace and dtype to compute in.
+        self.reference = open_[0] if len(open_) else np.ones(1)
         self.lifted = lifted
         self.cut = cut
         self.training = training
@@ -91,14 +90,8 @@ class Evaluator:
             decided = self._hold_places(decided, exists)
         decided = self.analysis.fill_up(decided, exists)
         keep = [take(decided, self._atoms(i)) * exists[i] for i in self.slots]
-        sizes = [
-            step.rule.size(
-                [flows[i] for i in step.ins],
-                [keep[i] for i in step.ins],
-                [keep[i] for i in step.outs],
-            )
-            for step in self.analysis.steps
-        ]
+        kept = dict(enumerate(keep))
+        sizes = [step.size(flows, kept) for step in self.analysis.steps]
         total = total_size(list(zip(self.analysis.steps, sizes, strict=True)))
         return Evaluation(flows, keep, sizes, total)
 
@@ -110,7 +103,8 @@ class Evaluator:
         for slot in self.analysis.input_slots:
             flows[slot] = varying(self.reference, self.analysis.channels[slot].size)
         for step in self.analysis.steps:
-            outs = step.rule.forward([flows[i] for i in step.ins], self.open_of(step))
+            gate = self.analysis.of_units(step, self.open_)
+            outs = step.rule.forward([flows[i] for i in step.ins], gate)
             for slot, flow in zip(step.outs, outs, strict=True):
                 if slot in self.cut:
                     left = array_like(flow.alive, self.cut[slot])

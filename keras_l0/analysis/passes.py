@@ -20,16 +20,15 @@ import numpy as np
 from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules)
 from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
-from keras_l0.analysis.facts import Atoms, Channels, opaque
+from keras_l0.analysis.facts import Atoms, Channels, Flow, Size, opaque
 from keras_l0.analysis.graph import Graph, Node, Tensor, trace
 from keras_l0.analysis.logic import concatenate
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
+from keras_l0.analysis.shapes import Work
 from keras_l0.arguments import require_integer, require_one_of
 from keras_l0.layers import find_gates
-
-__all__ = ["INPUT_MODES", "Analysis", "Evaluation", "Step"]
 
 INPUT_MODES = ("keep", "gather", "narrow")
 
@@ -60,6 +59,29 @@ class Step:
     def units(self) -> int:
         """What the call's own gates switch: hidden channels, if there are any."""
         return (self.hidden or self.outs)[0]
+
+    def size(self, flows: Sequence[Flow], keep: Mapping[int, Any]) -> Size:
+        """The call's size on what is kept.
+
+        Args:
+            flows: Forward facts of each tensor.
+            keep: For its own tensors which of their channels stay.
+        """
+        return self.rule.size(*self._of_mine(flows, keep))
+
+    def work(self, evaluation: Evaluation) -> Work:
+        """What an evaluation leaves the call to do."""
+        keep = dict(enumerate(evaluation.keep))
+        return self.rule.work(*self._of_mine(evaluation.flows, keep))
+
+    def _of_mine(
+        self, flows: Sequence[Flow], keep: Mapping[int, Any]
+    ) -> tuple[list[Flow], list[Any], list[Any]]:
+        return (
+            [flows[i] for i in self.ins],
+            [keep[i] for i in self.ins],
+            [keep[i] for i in self.outs],
+        )
 
 
 class Analysis:
@@ -92,11 +114,12 @@ class Analysis:
         require_one_of("inputs", inputs, INPUT_MODES)
         self.round_to = require_integer("round_to", round_to, 1)
         self.min_units = require_integer("min_units", min_units, 1)
-        self.graph = model if isinstance(model, Graph) else trace(model)
-        operations = (node.operation for node in self.graph.nodes)
-        traced = model is self.graph
-        self.gates = _gates_in(operations) if traced else find_gates(model)
         self.inputs_mode = inputs
+        if isinstance(model, Graph):
+            self.graph = model
+            self.gates = _gates_in(node.operation for node in model.nodes)
+        else:
+            self.graph, self.gates = trace(model), find_gates(model)
         self.steps: list[Step] = []
         self.channels: list[Channels] = []
         atoms = Atoms()
@@ -165,6 +188,14 @@ class Analysis:
         """Which gates are open at test time: zeros and ones, one array per gate."""
         return [(g > 0).astype("float64") for g in self.test_gates()]
 
+    def ones(self) -> list[np.ndarray]:
+        """All gates open, as `evaluate` takes them."""
+        return [np.ones(gate.count) for gate in self.gates]
+
+    def prob_open(self) -> list[np.ndarray]:
+        """How likely each gate is to be open in training, as `evaluate` takes it."""
+        return [float64(gate.prob_open).ravel() for gate in self.gates]
+
     def test_gates(self) -> list[np.ndarray]:
         """The gates' test-time values, one flat float64 array per gate."""
         return [float64(gate.test_gates).ravel() for gate in self.gates]
@@ -187,12 +218,7 @@ class Analysis:
             training: Whether the model is going to be trained on: then only channels
                 that are 0 and stay it can go.
         """
-        reference = open_[0] if len(open_) else np.ones(1)
-
-        def open_of(step: Step) -> Any:
-            return self.of_units(step, open_)
-
-        return Evaluator(self, open_of, reference, lifted, cut or {}, training).run()
+        return Evaluator(self, open_, lifted, cut or {}, training).run()
 
     def reachable_share(self) -> float:
         """The share of the kernels outside output layers that gates could remove.
@@ -207,7 +233,7 @@ class Analysis:
 
     def all_open(self) -> Evaluation:
         """What is kept with all gates open."""
-        return self.evaluate([np.ones(gate.count) for gate in self.gates])
+        return self.evaluate(self.ones())
 
     def cut_to_one(self) -> Evaluation:
         """What is kept if every group of units is cut to one, gated or not."""
@@ -219,8 +245,7 @@ class Analysis:
             for other in (slot, *step.outs)
             if np.isin(gated.atoms(other), gated.atoms(slot)).all()
         }
-        ones = [np.ones(gate.count) for gate in self.gates]
-        return gated.evaluate(ones, cut=first)
+        return gated.evaluate(self.ones(), cut=first)
 
     def ruled(self, change: Callable[[Rule], Rule]) -> Analysis:
         """The same analysis under changed rules."""

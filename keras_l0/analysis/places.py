@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from keras_l0.analysis.evaluation import Evaluation
+from keras_l0.analysis.evaluation import Evaluation, total_size
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import Tensor
 from keras_l0.analysis.passes import Analysis, Step
@@ -64,9 +64,7 @@ class Group:
 
 def find_groups(analysis: Analysis) -> list[Group]:
     """The units of a model as groups that share decisions, in graph order."""
-    ones = [np.ones(gate.count) for gate in analysis.gates]
-    sizes = analysis.evaluate(ones).sizes
-    sized = list(zip(analysis.steps, sizes, strict=True))
+    sized = list(zip(analysis.steps, analysis.all_open().sizes, strict=True))
     places = list(_candidates(analysis, [s for s, size in sized if size.params]))
     members: dict[int, list[Place]] = {}
     owner: dict[int, int] = {}
@@ -216,7 +214,6 @@ class _Trial:
     def __init__(self, analysis: Analysis) -> None:
         # Behind a gate all that is at rest is 0.
         self.analysis = analysis.ruled(lambda rule: rule.at_zero())
-        self.ones = [np.ones(gate.count) for gate in analysis.gates]
 
     def cut_to_one(
         self, groups: Iterable[Group], off: Collection[Place] = ()
@@ -234,7 +231,7 @@ class _Trial:
             if place not in off
             for slot in self._made(place)
         }
-        return self.analysis.evaluate(self.ones, cut=cut)
+        return self.analysis.evaluate(self.analysis.ones(), cut=cut)
 
     def kept(self, evaluation: Evaluation, places: Iterable[Place]) -> set[int]:
         """The decisions of which the layers at some places keep a channel."""
@@ -289,21 +286,19 @@ class _Trial:
     def _saving(
         self, whole: Evaluation, near: list[tuple[Step, Size]], atom: int
     ) -> Size:
-        def left(slot: int) -> np.ndarray:
-            return whole.keep[slot] * (self.analysis.atoms(slot) != atom)
+        """How much smaller the calls that a decision touches are without it.
 
-        before: dict[int, float] = {}
-        after: dict[int, float] = {}
-        macs = 0.0
-        for step, size in near:
-            less = step.rule.size(
-                [whole.flows[i] for i in step.ins],
-                [left(i) for i in step.ins],
-                [left(i) for i in step.outs],
-            )
-            # Weights that several calls share are counted once.
-            key = id(step.node.operation)
-            before[key] = max(before.get(key, 0.0), float(size.params))
-            after[key] = max(after.get(key, 0.0), float(less.params))
-            macs += float(size.macs) - float(less.macs)
-        return Size(sum(before.values()) - sum(after.values()), macs)
+        Args:
+            whole: The model as it is.
+            near: The calls and their sizes.
+            atom: The decision.
+        """
+        smaller = []
+        for step, _ in near:
+            left = {
+                slot: whole.keep[slot] * (self.analysis.atoms(slot) != atom)
+                for slot in (*step.ins, *step.outs)
+            }
+            smaller.append((step, step.size(whole.flows, left)))
+        before, after = total_size(near), total_size(smaller)
+        return Size(*(float(a - b) for a, b in zip(before, after, strict=True)))

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Atoms, Size
 from keras_l0.analysis.graph import require_finite
-from keras_l0.analysis.passes import Analysis, Evaluation, Step
+from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.plan_text import story, text
 
 
@@ -146,7 +147,7 @@ def plan(
         model, inputs, keep=keep, round_to=round_to, min_units=min_units
     )
     open_ = analysis.test_open()
-    before = analysis.evaluate([np.ones(len(gate)) for gate in open_])
+    before = analysis.all_open()
     after = analysis.evaluate(open_)
     layers, barriers = [], []
     for number, step in enumerate(analysis.steps):
@@ -187,8 +188,7 @@ def plan(
 
 def _is_output_only(analysis: Analysis, step: Step) -> bool:
     """Whether a step only keeps what it has to keep anyway, as a model output."""
-    reads_freely = not getattr(step.rule, "reads_all", True)
-    return reads_freely and set(step.outs) <= set(analysis.output_slots)
+    return not step.rule.reads_all and set(step.outs) <= set(analysis.output_slots)
 
 
 def _note(analysis: Analysis, after: Evaluation, slot: int, kept: int) -> str:

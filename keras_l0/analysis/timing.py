@@ -10,7 +10,7 @@ import numpy as np
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.grids import Grid, interpolate
 from keras_l0.analysis.passes import Analysis, Step
-from keras_l0.analysis.shapes import LayerShape, Work
+from keras_l0.analysis.shapes import LayerShape
 
 
 class Span(NamedTuple):
@@ -33,15 +33,6 @@ class Span(NamedTuple):
         if self.shape.units is not None:
             counts.append(f"{_counts(self.outputs)} {self.shape.units}")
         return f"{self.step.node.name!r}: {self.shape}, {', '.join(counts)}"
-
-
-def work_of(analysis: Analysis, step: Step, evaluation: Evaluation) -> Work:
-    """What an evaluation leaves a step to do."""
-    flows, keep = evaluation.flows, evaluation.keep
-    ins, outs = step.ins, step.outs
-    return step.rule.work(
-        [flows[i] for i in ins], [keep[i] for i in ins], [keep[i] for i in outs]
-    )
 
 
 def spans(analysis: Analysis, names: Iterable[str] = ()) -> list[Span]:
@@ -67,10 +58,10 @@ def spans(analysis: Analysis, names: Iterable[str] = ()) -> list[Span]:
                 "`model` must have inputs of known sizes for its latency to be "
                 f"estimated. Received: {step.node.name!r} works on {shape}"
             )
-        high = work_of(analysis, step, most)
+        high = step.work(most)
         if not high.times:
             continue
-        low = work_of(analysis, step, least)
+        low = step.work(least)
         # Features that nobody reads are not cut by gates alone.
         fewest = _whole(low.n_in) if analysis.inputs_mode == "keep" else 1
         inputs = max(1, fewest), _whole(high.n_in)
@@ -100,7 +91,7 @@ class Timing:
     def __call__(self, evaluation: Evaluation) -> Any:
         total: Any = 0.0
         for step, grid in self.calls:
-            work = work_of(self.analysis, step, evaluation)
+            work = step.work(evaluation)
             total = total + work.times * interpolate(grid, work.n_in, work.n_out)
         return total
 

@@ -62,6 +62,7 @@ class Rule:
         passes_scale: ``f(s * x) == s * f(x)`` per channel for every s > 0.
         absorbs_factor: `rewrite` can multiply its outputs by ``site.factor``.
         whole: All channels of all inputs and outputs stay.
+        reads_all: Of a barrier in part: all channels of an input stay for its sake.
         makes_units: It has units of its own, also where an input is tied to them.
         selectable: Consumers may be given a selection of the outputs' channels.
         timing: The layer's attributes that its time depends on beside its sizes; None
@@ -79,6 +80,7 @@ class Rule:
     absorbs_factor: bool = False
     makes_units: bool = False
     whole: bool = False
+    reads_all: bool = True
     selectable: bool = False
     ignores_training: bool = False
     timing: tuple[str, ...] | None = None
@@ -216,7 +218,7 @@ class Rule:
             options: More arguments of the layer, by name.
             others: What else `LayerShape.of` takes.
         """
-        kind = plain_type(self.layer)
+        kind: type = plain_type(self.layer)
         if getattr(keras.layers, kind.__name__, None) is not kind:
             return None
         names = (n for n in self.timing or () if hasattr(self.layer, n))

@@ -60,7 +60,7 @@ class TimeDistributedRule(Rule):
             raise Barrier(f"it wraps {kind}, which it cannot be ruled as")
         self.inner.calls = self.calls
         self.reason = self.inner.reason
-        self.reads_all = getattr(self.inner, "reads_all", True)
+        self.reads_all = self.inner.reads_all
         visible = len(self.node.outputs)
         outs = []
         for c in self.inner.outs[:visible]:
