@@ -89,7 +89,7 @@ def closed(
         ValueError: If no gates are left to close.
     """
     exact = Constraints(model, budgets, rest, **options)
-    openness = exact.each[0].analysis.test_open() if exact.each else []
+    openness = exact.each[0].analysis.test_open()
 
     def fits(order: np.ndarray, count: int) -> bool:
         left = np.concatenate(openness)
@@ -139,7 +139,7 @@ def _cheapest_first(
     openness: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Numbers of the open gates, those to close first in front."""
-    # Without options: units that are kept to round up their number have no price.
+    # Without options: what they round up by is not differentiable.
     constraints = Constraints(model, budgets, rest)
     excess = [max(0.0, one.share(openness) - one.limit) for one in constraints.each]
     prices = constraints.program.gradient(openness, list(map(np.float64, excess)))

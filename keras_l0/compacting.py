@@ -172,19 +172,10 @@ class _Run(keras.callbacks.Callback):
         left = self.params["epochs"] - epoch - 1
         if self.model.stop_training or self.done == self.chosen.times or not left:
             return
-        found = closed_for_good(self.model, self.chosen.max_open)
-        before = self.closed or [np.zeros(z.size, int) for z in found]
-        self.closed = [z * (n + 1) for z, n in zip(found, before, strict=True)]
-        best = [one.best_weights for one in self._holders()]
-        held = _open_in(self.model, best)
-        gone = [
-            (n >= self.chosen.patience) & ~z
-            for n, z in zip(self.closed, held, strict=True)
-        ]
-        if not any(z.any() for z in gone):
-            return
-        saving = 1.0 - Narrowing(self.model, gone, self.chosen.inputs).share
-        if saving < self.chosen.min_saving or saving * left < 1:
+        # What callbacks keep, to put it back at the end.
+        best = [w for c in self.callbacks if (w := getattr(c, "best_weights", None))]
+        gone = self._gone(best)
+        if not self._pays(gone, left):
             return
         # Now, since `fit` may do something to the weights when it is left.
         try:
@@ -201,9 +192,27 @@ class _Run(keras.callbacks.Callback):
         self.done += 1
         self.model.stop_training = True
 
-    def _holders(self) -> list[Any]:
-        """The callbacks that keep weights, to put them back at the end."""
-        return [c for c in self.callbacks if getattr(c, "best_weights", None)]
+    def _gone(self, best: list[list[Any]]) -> list[np.ndarray]:
+        """For each gate which units may go: closed for long, and in the best weights.
+
+        Args:
+            best: Weights that callbacks keep.
+        """
+        found = closed_for_good(self.model, self.chosen.max_open)
+        before = self.closed or [np.zeros(z.size, int) for z in found]
+        self.closed = [z * (n + 1) for z, n in zip(found, before, strict=True)]
+        held = _open_in(self.model, best)
+        return [
+            (n >= self.chosen.patience) & ~z
+            for n, z in zip(self.closed, held, strict=True)
+        ]
+
+    def _pays(self, gone: list[np.ndarray], epochs: int) -> bool:
+        """Whether so many epochs without these units save more than they cost."""
+        if not any(z.any() for z in gone):
+            return False
+        saving = 1.0 - Narrowing(self.model, gone, self.chosen.inputs).share
+        return saving >= self.chosen.min_saving and saving * epochs >= 1
 
 
 def _forward(name: str) -> Any:

@@ -17,7 +17,7 @@ from keras_l0.narrowing import Narrowed, narrow
 from keras_l0.slots import carried
 from keras_l0.verification import verify_equal
 
-INPUT_MODES = ("keep", "gather")
+_INPUT_MODES = ("keep", "gather")
 
 
 def compact(
@@ -91,9 +91,9 @@ def compact(
 
 def require_inputs(inputs: str) -> None:
     """Raises unless a mode leaves the model's inputs as they are."""
-    if inputs not in INPUT_MODES:
+    if inputs not in _INPUT_MODES:
         raise ValueError(
-            f"`inputs` must be one of {', '.join(map(repr, INPUT_MODES))}: data stays "
+            f"`inputs` must be one of {', '.join(map(repr, _INPUT_MODES))}: data stays "
             f"as it is. Received: inputs={inputs!r}"
         )
 

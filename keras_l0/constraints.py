@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,25 +174,27 @@ class Constraints:
             floor = one.share(least)
             if floor <= one.limit:
                 continue
-            held = []
-            for step in analysis.steps:
-                if step.rule.reason:
-                    lifted = one.size(analysis.evaluate(least, lifted=[step]))
-                    freed = round(one.each * (floor * one.full - float(lifted)))
-                    if freed > 0:
-                        held.append(
-                            f"{step.node.name!r} ({step.rule.reason}; holds back "
-                            f"{freed:,})"
-                        )
-            barriers = ", ".join(held) or "none: what has no gates stays"
+            barriers = ", ".join(_barriers(one, least))
             least_amount = one.amount(floor)
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
                 f"{self.model.name!r}. With {units} of its units left in each gated "
                 f"layer, {round(least_amount):,} {_WORDS[one.measure]} "
-                f"({least_amount / one.amount(1.0):.1%}) stay. Barriers: {barriers}. "
+                f"({least_amount / one.amount(1.0):.1%}) stay. Barriers: "
+                f"{barriers or 'none: what has no gates stays'}. "
                 f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
             )
+
+
+def _barriers(one: Constraint, least: list[np.ndarray]) -> Iterator[str]:
+    """What holds back how much of what is limited, with only so much open."""
+    size = float(one.size(one.analysis.evaluate(least)))
+    for step in one.analysis.steps:
+        if step.rule.reason:
+            lifted = float(one.size(one.analysis.evaluate(least, lifted=[step])))
+            freed = round(one.each * (size - lifted))
+            if freed > 0:
+                yield f"{step.node.name!r} ({step.rule.reason}; holds back {freed:,})"
 
 
 def _before(gates: Sequence[Any], budgets: Sequence[Budget]) -> Any:

@@ -227,16 +227,15 @@ class _Narrower(Rewriter):
             found |= keep.any()
         return np.flatnonzero(found | (not known))
 
-    def _absorb_gates(self) -> dict[int, np.ndarray]:
-        self.absorbed: set[int] = set()
-        return {}
+    def _absorb_gates(self) -> None:
+        """Gates stay: nothing takes up their factors."""
 
     def _gates_of(self, step: Step) -> None:
         return None
 
-    def _rewrite(self, number: int, step: Step) -> None:
+    def _rewrite(self, step: Step) -> None:
         try:
-            super()._rewrite(number, step)
+            super()._rewrite(step)
         except (RuntimeError, ValueError) as error:
             if step.rule.whole or step.node.operation is None:
                 raise

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import require_finite
-from keras_l0.analysis.passes import Analysis, Step
+from keras_l0.analysis.passes import Analysis
 
 
 class Densities:
@@ -121,7 +119,7 @@ def profile_of(analysis: Analysis) -> Profile:
             name=step.node.name,
             kind=type(step.node.operation).__name__,
             units=analysis.channels[step.units].size,
-            kept=kept_units(step, deployed),
+            kept=step.kept(deployed),
             dense=dense.sizes[number].whole(),
             expected=Size(*map(float, expected.sizes[number])),
             deployed=deployed.sizes[number].whole(),
@@ -135,11 +133,6 @@ def profile_of(analysis: Analysis) -> Profile:
         deployed=deployed.total.whole(),
         layers=layers,
     )
-
-
-def kept_units(step: Step, evaluation: Evaluation) -> int:
-    """How many of its units a step keeps."""
-    return round(float(np.sum(evaluation.keep[step.units])))
 
 
 def summary(
@@ -172,8 +165,11 @@ def summary(
     report = profile(model, inputs)
     table = Table(box=box.ROUNDED, title=f'Model "{model.name}" and its gates')
     table.add_column("layer (type)", overflow="fold")
-    for title in ("units", *(f"{m}{t}" for m in ("params", "MACs") for t in
-                             ("", "\nexpected", "\ndeployed"))):  # fmt: skip
+    for title in (
+        "units",
+        *("params", "params\nexpected", "params\ndeployed"),
+        *("MACs", "MACs\nexpected", "MACs\ndeployed"),
+    ):
         table.add_column(title, justify="right")
     for row in report.layers:
         name = f"{row.name} ({row.kind})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -126,7 +127,11 @@ class Rewriter:
         inputs = analysis.graph.model.inputs
         self.names.update(kt._keras_history.operation.name for kt in inputs)
         self.own = {id(step.node.operation) for step in analysis.steps}
-        self.factors = self._absorb_gates()
+        # By the ids of steps: what gates further on want their outputs multiplied by,
+        # and the steps of these gates, which become 1.
+        self.factors: dict[int, np.ndarray] = {}
+        self.absorbed: set[int] = set()
+        self._absorb_gates()
 
     def run(self) -> keras.Model:
         analysis = self.analysis
@@ -134,55 +139,54 @@ class Rewriter:
             self._input(position, slot)
             for position, slot in enumerate(analysis.input_slots)
         ]
-        for number, step in enumerate(analysis.steps):
-            self._rewrite(number, step)
+        for step in analysis.steps:
+            self._rewrite(step)
         outputs = self._named(
             [self._rescaled(slot).tensor for slot in analysis.output_slots]
         )
         return analysis.graph.rebuild(inputs, outputs)
 
-    def _absorb_gates(self) -> dict[int, np.ndarray]:
-        """For each step the factor that gates further on want its outputs to have.
+    def _absorb_gates(self) -> None:
+        """Lets calls in front of gates take up their factors.
 
         An `L0Gate` behind, say, Conv2D, BatchNormalization, ReLU disappears without
-        trace when the normalization takes its factor. Absorbed gates become 1.
+        trace when the normalization takes its factor.
         """
         analysis = self.analysis
-        made_by = {slot: n for n, s in enumerate(analysis.steps) for slot in s.outs}
-        readers: dict[int, int] = {}
-        for slot in (
-            *analysis.output_slots,
-            *(i for s in analysis.steps for i in s.ins),
-        ):
-            readers[slot] = readers.get(slot, 0) + 1
-        factors: dict[int, np.ndarray] = {}
-        absorbed = []
+        inner = (slot for step in analysis.steps for slot in step.ins)
+        readers = Counter((*analysis.output_slots, *inner))
         for step in analysis.steps:
             if not (isinstance(step.rule, GateRule) and step.rule.on_channels):
                 continue
-            slot = step.ins[0]
-            while readers[slot] == 1 and slot in made_by:
-                number = made_by[slot]
-                maker = analysis.steps[number]
-                rule = maker.rule
-                # Behind attention it may be the scores that are gated.
-                if rule.absorbs_factor and slot == maker.outs[0]:
-                    gate = self._gates_of(step)
-                    assert gate is not None
-                    factors[number] = factors.get(number, 1.0) * gate
-                    absorbed.append(step)
-                    break
-                (slot, *others), same = maker.ins, rule.outs[0]
-                if (
-                    others
-                    or not rule.passes_scale
-                    # The other parts of a split are not gated.
-                    or len(maker.visible) > 1
-                    or not np.array_equal(analysis.channels[slot].atoms, same.atoms)
-                ):
-                    break
-        self.absorbed = {id(step) for step in absorbed}
-        return factors
+            taker = self._absorber(step.ins[0], readers)
+            if taker is not None:
+                gate = self._gates_of(step)
+                assert gate is not None
+                self.factors[id(taker)] = self.factors.get(id(taker), 1.0) * gate
+                self.absorbed.add(id(step))
+
+    def _absorber(self, slot: int, readers: Mapping[int, int]) -> Step | None:
+        """The call that can multiply a tensor's channels, if nobody else reads them.
+
+        Args:
+            slot: The tensor.
+            readers: How many calls and outputs read each tensor.
+        """
+        while readers[slot] == 1 and slot in self.makers:
+            maker = self.makers[slot]
+            # Behind attention it may be the scores that are gated.
+            if maker.rule.absorbs_factor and slot == maker.outs[0]:
+                return maker
+            (slot, *others), made = maker.ins, maker.rule.outs[0]
+            if (
+                others
+                or not maker.rule.passes_scale
+                # The other parts of a split are not gated.
+                or len(maker.visible) > 1
+                or not np.array_equal(self.analysis.channels[slot].atoms, made.atoms)
+            ):
+                return None
+        return None
 
     def _gates_of(self, step: Step) -> np.ndarray | None:
         return self.analysis.of_units(step, self.gates)
@@ -198,7 +202,7 @@ class Rewriter:
         self.signals[slot] = Signal(layer.output, keep, np.full(n, np.nan), np.ones(n))
         return layer.output
 
-    def _rewrite(self, number: int, step: Step) -> None:
+    def _rewrite(self, step: Step) -> None:
         evaluation = self.evaluation
         size = step.rule.outs[0].size
         values = self._gates_of(step)
@@ -210,7 +214,7 @@ class Rewriter:
             flows_in=[evaluation.flows[i] for i in step.ins],
             flows=[evaluation.flows[i] for i in step.outs],
             gate=values,
-            factor=self.factors.get(number, np.ones(size)),
+            factor=self.factors.get(id(step), np.ones(size)),
             build=lambda *new: self._build(step, *new),
             rescale=lambda i: self._rescaled(step.ins[i]),
         )

@@ -60,6 +60,10 @@ class Step:
         """What the call's own gates switch: hidden channels, if there are any."""
         return (self.hidden or self.outs)[0]
 
+    def kept(self, evaluation: Evaluation) -> int:
+        """How many of its units an evaluation keeps."""
+        return round(float(np.sum(evaluation.keep[self.units])))
+
     def size(self, flows: Sequence[Flow], keep: Mapping[int, Any]) -> Size:
         """The call's size on what is kept.
 

@@ -159,17 +159,15 @@ def plan(
             barriers.append(PlannedBarrier(node.name, kind, rule.reason, held))
         if not rule.gates and not before.sizes[number].params:
             continue
-        out = step.units
-        kept = round(float(after.keep[out].sum()))
         layers.append(
             PlannedLayer(
                 name=node.name,
                 kind=kind,
-                units=analysis.channels[out].size,
-                kept=kept,
+                units=analysis.channels[step.units].size,
+                kept=step.kept(after),
                 before=before.sizes[number].whole(),
                 after=after.sizes[number].whole(),
-                note=_note(analysis, after, out, kept),
+                note=_note(after, step),
             )
         )
     return StripPlan(
@@ -191,11 +189,11 @@ def _is_output_only(analysis: Analysis, step: Step) -> bool:
     return not step.rule.reads_all and set(step.outs) <= set(analysis.output_slots)
 
 
-def _note(analysis: Analysis, after: Evaluation, slot: int, kept: int) -> str:
-    if kept and not after.flows[slot].alive.any():
-        return "constant: nothing that varies reaches it, or every gate is closed"
-    if not kept:
+def _note(after: Evaluation, step: Step) -> str:
+    if not step.kept(after):
         return "removed as a whole"
+    if not after.flows[step.units].alive.any():
+        return "constant: nothing that varies reaches it, or every gate is closed"
     return ""
 
 
