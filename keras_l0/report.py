@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -158,12 +158,23 @@ def summary(
         TypeError: As `profile` does.
         ValueError: As `profile` does.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     report = profile(model, inputs)
-    table = Table(box=box.ROUNDED, title=f'Model "{model.name}" and its gates')
+    text = io.StringIO()
+    console = Console(file=text, width=line_length, no_color=True, highlight=False)
+    title = f'Model "{model.name}" and its gates'
+    console.print(_table(report, title), markup=False)
+    for sentence in _sentences(report):
+        console.print(sentence, markup=False)
+    (print_fn or print)(text.getvalue())
+
+
+def _table(report: Profile, title: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED, title=title)
     table.add_column("layer (type)", overflow="fold")
     for title in (
         "units",
@@ -176,9 +187,11 @@ def summary(
         table.add_row(name, f"{row.kept:,} / {row.units:,}", *_sizes(row))
     table.add_section()
     table.add_row("total", "", *_sizes(report))
-    text = io.StringIO()
-    console = Console(file=text, width=line_length, no_color=True, highlight=False)
-    console.print(table, markup=False)
+    return table
+
+
+def _sentences(report: Profile) -> Iterator[str]:
+    """The shares, and by how much they differ."""
     for label, shares, form in (
         ("Deployed", report.deployed_density, "{:.1%}"),
         ("Expected", report.expected_density, "{:.1%}"),
@@ -191,8 +204,7 @@ def summary(
             )
             if size
         ]
-        console.print(f"{label}: {' and '.join(told) or 'nothing'}.", markup=False)
-    (print_fn or print)(text.getvalue())
+        yield f"{label}: {' and '.join(told) or 'nothing'}."
 
 
 def _share(size: Size, dense: Size) -> Size:

@@ -37,6 +37,10 @@ def strip(
 ) -> keras.Model:
     """The same function as a smaller, plain Keras model: no gates, no closed units.
 
+    The outputs stay what they are up to rounding and up to the sign of zeros: a closed
+    gate may make -0.0 where strip makes 0.0, which `keras.ops.arctan2`, `signbit` and
+    `argmax` tell apart.
+
     Args:
         model: A built Sequential or functional model. It is left untouched.
         inputs: What becomes of input features that no open unit reads.
@@ -54,10 +58,6 @@ def strip(
             file itself is measured.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
-
-    The outputs stay what they are up to rounding and up to the sign of zeros: a closed
-    gate may make -0.0 where strip makes 0.0, which `keras.ops.arctan2`, `signbit` and
-    `argmax` tell apart.
 
     Returns:
         A functional model of built-in layers and operations, with the source's names
@@ -85,17 +85,13 @@ def strip(
     """
     require_finite(model)
     require_one_process(model)
+    options: dict[str, Any] = dict(keep=keep, round_to=round_to, min_units=min_units)
     if budget is not None:
-        options: dict[str, Any] = {
-            "keep": keep, "round_to": round_to, "min_units": min_units
-        }  # fmt: skip
         make = functools.partial(
             strip, inputs=inputs, **options, verify=verify, data=data
         )
         return fitting(model, budget, inputs, make, **options)
-    analysis = Analysis(
-        model, inputs, keep=keep, round_to=round_to, min_units=min_units
-    )
+    analysis = Analysis(model, inputs, **options)
     if not analysis.gates:
         warnings.warn(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",

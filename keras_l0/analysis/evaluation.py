@@ -169,7 +169,7 @@ class Evaluator:
             or_(and_(flow.alive, demand.need), demand.pin)
             for flow, demand in zip(flows, demands, strict=True)
         ]
-        return self._gather(wants, [self._atoms(slot) for slot in self.slots])
+        return self._per_decision(wants, [self._atoms(slot) for slot in self.slots])
 
     def _exists(self, flows: list[Flow], decided: Any) -> list[Any]:
         """For each tensor whether the stripped model has it at all."""
@@ -196,9 +196,9 @@ class Evaluator:
             and_(one, not_(any_(take(decided, own))))
             for one, own in zip(exists, atoms, strict=True)
         ]
-        return or_(decided, self._gather(places, [own[:1] for own in atoms]))
+        return or_(decided, self._per_decision(places, [own[:1] for own in atoms]))
 
-    def _gather(self, values: list[Any], atoms: list[np.ndarray]) -> Any:
+    def _per_decision(self, values: list[Any], atoms: list[np.ndarray]) -> Any:
         """Per decision whether any of the values under it is true."""
         return group_any(
             concatenate(values), np.concatenate(atoms), self.analysis.atom_count

@@ -167,76 +167,105 @@ def trace(model: keras.Model) -> Graph:
         ValueError: If it is not built, or has no graph (a subclassed model).
     """
     require_graph(model)
-    tensors: list[Tensor] = []
-    nodes: list[Node] = []
-    own = {call.operation.name for call in _calls(model)}
-    used: set[str] = set()
-
-    def new_tensor(kt: Any, passed_on: bool = False) -> Tensor:
-        dtype = keras.backend.standardize_dtype(kt.dtype)
-        masked = passed_on or getattr(kt, "_keras_mask", None) is not None
-        tensors.append(Tensor(len(tensors), tuple(kt.shape), dtype, masked))
-        return tensors[-1]
-
-    def unused(name: str, prefix: str) -> str:
-        """The name itself for the first who asks, if no outer layer goes by it."""
-        choices = itertools.chain(
-            [] if prefix and name in own else [name],
-            (f"{prefix}{name}_{k}" for k in itertools.count(1)),
-        )
-        chosen = next(
-            c for c in choices if c not in used and (c == name or c not in own)
-        )
-        used.add(chosen)
-        return chosen
-
-    def inline(inner: keras.Model, tensor_of: dict[int, Tensor], prefix: str) -> None:
-        for call in _calls(inner):
-            sources = [tensor_of[id(kt)] for kt in call.arguments.keras_tensors]
-            operation = call.operation
-            if _can_be_inlined(call):
-                scope = {
-                    id(kt): source
-                    for kt, source in zip(operation.inputs, sources, strict=False)
-                }
-                inline(operation, scope, f"{prefix}{operation.name}_")
-                for kt, result in zip(call.outputs, operation.outputs, strict=True):
-                    tensor_of[id(kt)] = scope[id(result)]
-                continue
-            # Inside of a nested model Keras does not know of masks from outside.
-            passed_on = getattr(operation, "supports_masking", False) and any(
-                source.masked for source in sources
-            )
-            results = [new_tensor(kt, passed_on) for kt in call.outputs]
-            for kt, result in zip(call.outputs, results, strict=True):
-                tensor_of[id(kt)] = result
-            for source in sources:
-                source.consumers += 1
-            name = unused(operation.name, prefix)
-            if (gate := getattr(operation, "input_gate", None)) is not None:
-                # In front of the layer: a call of its own, on the layer's input.
-                (x,) = sources
-                gated = dataclasses.replace(x, index=len(tensors), consumers=1)
-                tensors.append(gated)
-                front = unused(f"{operation.name}_gate", prefix)
-                gated.producer = Node(front, gate, sources, [gated], _call=call)
-                nodes.append(gated.producer)
-                sources = [gated]
-            node = Node(name, operation, sources, results, _call=call)
-            nodes.append(node)
-            for result in results:
-                result.producer = node
-
-    inputs = [new_tensor(kt) for kt in model.inputs]
+    tracer = _Tracer(model)
+    inputs = [tracer.new_tensor(kt) for kt in model.inputs]
     tensor_of = {id(kt): x for kt, x in zip(model.inputs, inputs, strict=True)}
-    inline(model, tensor_of, "")
-    calls = Counter(id(node.operation) for node in nodes)
-    for node in nodes:
+    tracer.inline(model, tensor_of, "")
+    calls = Counter(id(node.operation) for node in tracer.nodes)
+    for node in tracer.nodes:
         node.shared = calls[id(node.operation)] > 1
     outputs = [tensor_of[id(kt)] for kt in model.outputs]
     for output in outputs:
         output.consumers += 1
-    return Graph(model, nodes, tensors, inputs, outputs)
+    return Graph(model, tracer.nodes, tracer.tensors, inputs, outputs)
+
+
+class _Tracer:
+    """Collects the calls of a model and of those nested in it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.tensors: list[Tensor] = []
+        self.nodes: list[Node] = []
+        self.outermost = {call.operation.name for call in _calls(model)}
+        self.names: set[str] = set()
+
+    def new_tensor(self, kt: Any, passed_on: bool = False) -> Tensor:
+        """What stands for a symbolic tensor of Keras.
+
+        Args:
+            kt: The tensor.
+            passed_on: Whether a mask comes with it that Keras does not know of here.
+        """
+        dtype = keras.backend.standardize_dtype(kt.dtype)
+        masked = passed_on or getattr(kt, "_keras_mask", None) is not None
+        self.tensors.append(Tensor(len(self.tensors), tuple(kt.shape), dtype, masked))
+        return self.tensors[-1]
+
+    def inline(
+        self, model: keras.Model, tensor_of: dict[int, Tensor], prefix: str
+    ) -> None:
+        """Adds the calls of a model.
+
+        Args:
+            model: The model.
+            tensor_of: By the id of Keras' tensor ours; of the inputs, and what is
+                added of the calls' outputs.
+            prefix: Of names that an outer layer goes by already.
+        """
+        for call in _calls(model):
+            sources = [tensor_of[id(kt)] for kt in call.arguments.keras_tensors]
+            if _can_be_inlined(call):
+                inner = call.operation
+                scope = {
+                    id(kt): source
+                    for kt, source in zip(inner.inputs, sources, strict=False)
+                }
+                self.inline(inner, scope, f"{prefix}{inner.name}_")
+                results = [scope[id(kt)] for kt in inner.outputs]
+            else:
+                results = self._add(call, sources, prefix)
+            for kt, result in zip(call.outputs, results, strict=True):
+                tensor_of[id(kt)] = result
+
+    def _add(self, call: Any, sources: list[Tensor], prefix: str) -> list[Tensor]:
+        """Adds one call; the tensors that it makes."""
+        operation = call.operation
+        # Inside of a nested model Keras does not know of masks from outside.
+        passed_on = getattr(operation, "supports_masking", False) and any(
+            source.masked for source in sources
+        )
+        results = [self.new_tensor(kt, passed_on) for kt in call.outputs]
+        for source in sources:
+            source.consumers += 1
+        name = self._unused(operation.name, prefix)
+        if (gate := getattr(operation, "input_gate", None)) is not None:
+            # In front of the layer: a call of its own, on the layer's input.
+            (x,) = sources
+            gated = dataclasses.replace(x, index=len(self.tensors), consumers=1)
+            self.tensors.append(gated)
+            front = self._unused(f"{operation.name}_gate", prefix)
+            gated.producer = Node(front, gate, sources, [gated], _call=call)
+            self.nodes.append(gated.producer)
+            sources = [gated]
+        node = Node(name, operation, sources, results, _call=call)
+        self.nodes.append(node)
+        for result in results:
+            result.producer = node
+        return results
+
+    def _unused(self, name: str, prefix: str) -> str:
+        """The name itself for the first who asks, if no outer layer goes by it."""
+        choices = itertools.chain(
+            [] if prefix and name in self.outermost else [name],
+            (f"{prefix}{name}_{k}" for k in itertools.count(1)),
+        )
+        chosen = next(
+            c
+            for c in choices
+            if c not in self.names and (c == name or c not in self.outermost)
+        )
+        self.names.add(chosen)
+        return chosen
 
 
 def require_graph(model: Any) -> None:

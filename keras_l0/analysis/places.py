@@ -66,6 +66,18 @@ def find_groups(analysis: Analysis) -> list[Group]:
     """The units of a model as groups that share decisions, in graph order."""
     sized = list(zip(analysis.steps, analysis.all_open().sizes, strict=True))
     places = list(_candidates(analysis, [s for s, size in sized if size.params]))
+    groups = [_group(analysis, found) for found in _joined(places)]
+    owner = {atom: group for group in groups for atom in group.atoms.tolist()}
+    for step, size in sized:
+        if size.params and size.macs and follows(analysis, step):
+            read = analysis.atoms(step.outs[0]).tolist()
+            for group in dict.fromkeys(g for a in read if (g := owner.get(a))):
+                group.followers.append(step)
+    return sorted(groups, key=lambda g: places.index(g.places[0]))
+
+
+def _joined(places: Iterable[Place]) -> list[list[Place]]:
+    """Places as lists of those that share decisions, directly or not."""
     members: dict[int, list[Place]] = {}
     owner: dict[int, int] = {}
     for number, place in enumerate(places):
@@ -74,28 +86,22 @@ def find_groups(analysis: Analysis) -> list[Group]:
         members[number] = [p for n in met for p in members.pop(n)] + [place]
         moved = {a for p in members[number] for a in p.atoms.tolist()}
         owner.update(dict.fromkeys(moved, number))
-    ends = [analysis.atoms(slot) for slot in analysis.output_slots]
-    outputs = set(np.concatenate(ends).tolist())
-    followers: dict[int, list[Step]] = {number: [] for number in members}
-    for step, size in sized:
-        if size.params and size.macs and follows(analysis, step):
-            read = analysis.atoms(step.outs[0]).tolist()
-            for number in {owner[atom] for atom in read if atom in owner}:
-                followers[number].append(step)
-    groups = []
-    for number, found in members.items():
-        atoms = np.unique(np.concatenate([place.atoms for place in found]))
-        group = Group(found, atoms, [place.step for place in found])
-        group.followers = followers[number]
-        if outputs & set(atoms.tolist()):
-            last = any(set(s.outs) & set(analysis.output_slots) for s in group.steps)
-            group.reason = (
-                "its units are outputs of the model"
-                if last and len(group.steps) == 1
-                else "its units are tied to outputs of the model"
-            )
-        groups.append(group)
-    return sorted(groups, key=lambda g: places.index(g.places[0]))
+    return list(members.values())
+
+
+def _group(analysis: Analysis, places: list[Place]) -> Group:
+    """The units at some places; with the reason if they make the model's outputs."""
+    atoms = np.unique(np.concatenate([place.atoms for place in places]))
+    group = Group(places, atoms, [place.step for place in places])
+    outputs = analysis.output_slots
+    if np.isin(atoms, np.concatenate([analysis.atoms(slot) for slot in outputs])).any():
+        last = len(group.steps) == 1 and set(group.steps[0].outs) & set(outputs)
+        group.reason = (
+            "its units are outputs of the model"
+            if last
+            else "its units are tied to outputs of the model"
+        )
+    return group
 
 
 def follows(analysis: Analysis, step: Step) -> bool:

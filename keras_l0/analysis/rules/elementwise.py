@@ -88,10 +88,9 @@ def _activation(layer: Any) -> Activation:
         return describe(layer.activation)
     # The layer itself is the function. ReLU and LeakyReLU have kinks at 0 only, unless
     # ReLU is told otherwise.
-    plain = getattr(layer, "max_value", None) is None and not getattr(
-        layer, "threshold", 0
-    )
-    homogeneous = plain and not isinstance(layer, keras.layers.ELU)
+    bounded = getattr(layer, "max_value", None) is not None
+    shifted = bool(getattr(layer, "threshold", 0))
+    homogeneous = not (bounded or shifted or isinstance(layer, keras.layers.ELU))
     facts = Activation(True, homogeneous, 0.0, layer.call)
     return facts._replace(at_zero=float(facts(np.zeros(1))[0]))
 
@@ -176,8 +175,8 @@ class RescalingRule(ElementwiseRule):
                 # Of a list, TensorFlow makes float32; of an array, it does not.
                 cut = cut if isinstance(value, np.ndarray) else cut.tolist()
                 config[name] = keras.saving.serialize_keras_object(cut)
-        return [(self.node.call(site.build(type(self.layer), config, []), [x.tensor]),
-                 x.scale)]  # fmt: skip
+        new = site.build(type(self.layer), config, [])
+        return [(self.node.call(new, [x.tensor]), x.scale)]
 
 
 @register_strip_rule(

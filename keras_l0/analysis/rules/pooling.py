@@ -28,11 +28,11 @@ class GlobalPoolingRule(SpatialRule):
     A mask leaves positions out of the mean, for all channels the same ones.
     """
 
+    timing = ("keepdims",)
+
     def only_input(self) -> Channels:
         masked = "mask" in self.node.arguments()
         return self.ins[0] if masked else super().only_input()
-
-    timing = ("keepdims",)
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         (channels,) = super().connect(atoms)
