@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -85,6 +85,8 @@ def strip(
     """
     require_finite(model)
     require_one_process(model)
+    if isinstance(keep, Iterator):
+        keep = list(keep)  # it is read several times
     options: dict[str, Any] = dict(keep=keep, round_to=round_to, min_units=min_units)
     if budget is not None:
         make = functools.partial(

@@ -169,3 +169,14 @@ def test_the_file_fits(limit, quantization, tmp_path):
 
 def dense():
     return [keras.Input((10,)), *(layers.Dense(n, "relu") for n in (40, 40, 2))]
+
+
+def test_names_to_keep_may_come_one_by_one():
+    model = network()
+    names = [model.layers[0].name]
+    small = strip(model, keep=iter(names), budget=Budget(params=0.4))
+    assert small.layers[1].units == 40
+    assert (
+        small.count_params()
+        == strip(model, keep=names, budget=Budget(params=0.4)).count_params()
+    )
