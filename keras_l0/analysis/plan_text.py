@@ -11,19 +11,21 @@ if TYPE_CHECKING:
 
     from keras_l0.analysis.plan import PlannedLayer, StripPlan
 
+# Of a line where nobody says how wide it is.
+_WIDTH = 100
 # From these widths on there is room for MACs, and for all that is known.
 _SOME, _ALL = 60, 90
 
 
-def text(plan: StripPlan, width: int = 100) -> str:
-    """The whole story in lines of a width, without colors."""
+def text(plan: StripPlan) -> str:
+    """The whole story, without colors."""
     from rich.console import Console
 
     file = io.StringIO()
     console = Console(
-        file=file, width=width, no_color=True, highlight=False, force_jupyter=False
+        file=file, width=_WIDTH, no_color=True, highlight=False, force_jupyter=False
     )
-    for part in story(plan, width):
+    for part in story(plan, _WIDTH):
         console.print(part)
     return file.getvalue()
 
