@@ -47,14 +47,25 @@ def _sentences(plan: StripPlan) -> Iterator[str]:
     for group in plan.groups:
         names = " + ".join(group.layers)
         yield f"tied: {names}: {group.units} -> {group.kept}"
-    for barrier in plan.barriers:
-        held = f" (holds back {barrier.held:,} parameters)" if barrier.held else ""
-        yield f"barrier {barrier.name!r} ({barrier.kind}): {barrier.reason}{held}"
+    yield from _barriers(plan)
     yield (
         f"Gates could reach {plan.reachable:.1%} of the kernel parameters outside "
         "the output layers."
     )
     yield from plan.notes
+
+
+def _barriers(plan: StripPlan) -> Iterator[str]:
+    """A sentence for each barrier that holds something back, and for each kind else."""
+    alike: dict[Any, list[str]] = {}
+    for barrier in plan.barriers:
+        apart = barrier.name if barrier.held else None
+        fact = (barrier.kind, barrier.reason, barrier.held, apart)
+        alike.setdefault(fact, []).append(repr(barrier.name))
+    for (kind, reason, parameters, _), names in alike.items():
+        held = f" (holds back {parameters:,} parameters)" if parameters else ""
+        several = "s" if len(names) > 1 else ""
+        yield f"barrier{several} {', '.join(names)} ({kind}): {reason}{held}"
 
 
 def _table(plan: StripPlan) -> Table:

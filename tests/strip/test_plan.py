@@ -99,3 +99,14 @@ def test_planning_changes_nothing():
     keras_l0.plan(source)
     assert source.get_config() == before
     assert [len(layer._inbound_nodes) for layer in source.layers] == calls
+
+
+def test_barriers_of_one_kind_that_hold_nothing_back_share_a_sentence():
+    x = inputs = keras.Input((4,))
+    for name in ("a", "b"):
+        x = keras.layers.Dense(3, name=f"dense_{name}")(x)
+        x = keras.layers.LayerNormalization(name=f"norm_{name}")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    text = " ".join(str(keras_l0.plan(model)).split())
+    assert text.count("over all channels") == 1
+    assert "barriers 'norm_a', 'norm_b' (LayerNormalization): its mean" in text
