@@ -35,7 +35,7 @@ _SPELLED = {
     "target": ["--target"], "inputs": ["--inputs"], "round_to": ["--round-to"],
     "min_units": ["--min-units"], "keep": ["--keep"], "budget": ["--budget"],
     "path": ["-o", "--html"], "max_error": ["--max-error"], "files": ["--tflite"],
-    "min_top1": ["--min-top1"], "c_array": ["--c-array"],
+    "min_top1": ["--min-top1"], "c_array": ["--c-array"], "sparse": ["--sparse"],
 }  # fmt: skip
 
 
@@ -102,8 +102,11 @@ def sentence(error: object) -> str:
     line = " ".join(str(error).split()) or type(error).__name__
     line = re.sub(r"`(\w+)`", lambda m: _option(m[1]) or m[0], line)
     line = re.sub(r"quantization='(\w+)'", r"--\1", line)
-    pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})=(?=\S)"
-    return re.sub(pattern, lambda m: f"{_option(m[1]) or m[1]} ", line)
+    # Of a flag that is set, its name says all.
+    pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})(=True\b|=(?=\S))"
+    return re.sub(
+        pattern, lambda m: (_option(m[1]) or m[1]) + " " * (m[2] == "="), line
+    )
 
 
 def _option(argument: str) -> str | None:

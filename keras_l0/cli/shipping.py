@@ -65,6 +65,12 @@ _ALL, _SOME = 84, 60
     help="Let an --int8 file compute in float what has no 8-bit form.",
 )
 @click.option(
+    "--sparse",
+    is_flag=True,
+    help="Store kernels that are mostly zeros, those of gates on weights or blocks, "
+    "without the zeros. 32 bits only.",
+)
+@click.option(
     "--min-top1",
     type=click.FloatRange(0, 1),
     default=0.0,
@@ -93,6 +99,7 @@ def export(
     inputs: str,
     io_dtype: str | None,
     allow_float: bool,
+    sparse: bool,
     min_top1: float,
     c_array: Path | None,
     as_json: bool,
@@ -135,6 +142,7 @@ def export(
             io_dtype=io_dtype,
             allow=("float",) if allow_float else (),
             min_top1=min_top1,
+            sparse=sparse,
             c_array=c_array,
         )
     if as_json:

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from rich.console import Console
 from keras_l0.cli import main
 from keras_l0.cli.shipping import _side_by_side
 from keras_l0.export import Benchmark, FileBenchmark, Latency
+from keras_l0.layers import L0Dense
 
 pytestmark = pytest.mark.tensorflow
 
@@ -82,6 +84,21 @@ def test_export_with_labels_as_json(tmp_path, saved):
     assert done.exit_code == 1 and "keras-l0 export" in done.stderr
 
 
+def test_export_without_zeros(tmp_path):
+    layer = L0Dense(16, granularity=(1, 4))
+    model = keras.Sequential([keras.Input((64,)), layer])
+    closed = np.random.default_rng(0).random(layer.gate.log_alpha.shape) < 0.9
+    layer.gate.assign_log_alpha(np.where(closed, -9.0, 9.0))
+    model.save(tmp_path / "net.keras")
+    sizes = []
+    for options in ([], ["--sparse"]):
+        out = tmp_path / f"net{len(options)}.tflite"
+        done = keras_l0("export", tmp_path / "net.keras", "-o", out, *options)
+        assert done.exit_code == 0, done.output
+        sizes.append(out.stat().st_size)
+    assert sizes[1] < sizes[0] - 2000
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     (tmp_path / "x.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
@@ -98,6 +115,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
         (["--target", "tpu"], "--target must be one of"),
         (["--target", "edgetpu"], "--target must be None or 'micro' without --int8"),
         (["--c-array", "no/x.cc"], "--c-array must lie in a folder that exists"),
+        (["--sparse", "--float16"], "Received: --sparse, --float16"),
         (["-o", os.devnull], "-o must name a file, not a device or a pipe"),
     ],
 )
