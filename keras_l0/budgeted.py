@@ -12,7 +12,8 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from keras_l0.analysis.graph import carry_vocabularies, deep_recursion, require_graph
+from keras_l0.analysis.copying import assign_weights, carry_vocabularies
+from keras_l0.analysis.graph import deep_recursion, require_graph
 from keras_l0.budget import Budget, SetByBudget, as_budgets
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
@@ -261,11 +262,8 @@ def copy_of(model: keras.Model) -> keras.Model:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with deep_recursion(len(model.operations)):
         copy = keras.models.clone_model(model)
-    copy.set_weights([ops.convert_to_numpy(w) for w in model.weights])
     carry_vocabularies(model, copy)
-    for layer in copy._flatten_layers():
-        # Layers that adapt to data compute with what they derived from weights.
-        getattr(layer, "finalize_state", lambda: None)()
+    assign_weights(copy, [ops.convert_to_numpy(w) for w in model.weights])
     for old, new in zip(find_gates(model), find_gates(copy), strict=True):
         new.trainable = old.trainable
     return copy

@@ -53,9 +53,9 @@ class Constraint:
         self.full = full or float(self.size(analysis.all_open()))
         if not self.full:
             raise ValueError(
-                f"A budget of {measure} needs something to limit. Received: layers="
-                f"{sorted(self.names)} of {analysis.graph.model.name!r}, without any "
-                f"{measure}"
+                f"`budget` must limit something that there is. Received: a budget of "
+                f"{measure} for layers={sorted(self.names)} of "
+                f"{analysis.graph.model.name!r}, which have none"
             )
         amount = budget.limits[measure]
         self.each = budget.weight_bytes if measure == "bytes" else 1

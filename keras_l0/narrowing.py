@@ -19,9 +19,9 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.arrays import native
+from keras_l0.analysis.copying import copied
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Site
-from keras_l0.analysis.graph import copied
 from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.rounding import EPSILON
 from keras_l0.analysis.rules.base import Rule

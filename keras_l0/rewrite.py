@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.copying import assign_weights
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Signal, Site
 from keras_l0.analysis.graph import require_finite
@@ -327,6 +328,4 @@ def _set(layer: Any, weights: list[np.ndarray]) -> None:
         )
     if not weights:
         return
-    layer.set_weights(weights)
-    # Layers that adapt to data compute with what they derived from weights.
-    getattr(layer, "finalize_state", lambda: None)()
+    assign_weights(layer, weights)

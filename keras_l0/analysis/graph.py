@@ -305,53 +305,6 @@ def require_finite(model: Any) -> None:
                 )
 
 
-def copied(operation: Any, name: str) -> Any:
-    """The same operation anew, under this name and in no graph yet.
-
-    Args:
-        operation: A layer, of which the copy has no weights yet, or a raw operation.
-        name: The name of the copy.
-    """
-    if not isinstance(operation, keras.Layer):
-        # It may hold a function, which no config can.
-        new = object.__new__(type(operation))
-        vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-        new.name = name
-        return new
-    config = {**operation.get_config(), "name": name}
-    if type(operation) is keras.layers.Lambda:
-        # The config holds the function's bytecode, which Keras refuses to read.
-        return keras.layers.Lambda(
-            operation.function,
-            output_shape=operation._output_shape,
-            mask=operation.mask,
-            arguments=operation.arguments,
-            **{key: config[key] for key in ("name", "trainable", "dtype")},
-        )
-    new = type(operation).from_config(config)
-    carry_vocabularies(operation, new)
-    return new
-
-
-def carry_vocabularies(old: keras.Layer, new: keras.Layer) -> None:
-    """Gives a copy the words that lookups in a layer have adapted to.
-
-    Neither its config nor its weights hold them.
-    """
-    for source, target in zip(
-        old._flatten_layers(), new._flatten_layers(), strict=False
-    ):
-        source, target = (getattr(x, "_lookup_layer", x) for x in (source, target))
-        if getattr(source, "input_vocabulary", 0) is not None:
-            continue  # no lookup, or one whose config holds the words
-        if len(source.get_vocabulary(include_special_tokens=False)):
-            idf = getattr(source, "idf_weights_const", None)
-            target.set_vocabulary(
-                source.get_vocabulary(),
-                *([] if idf is None else [keras.ops.convert_to_numpy(idf)]),
-            )
-
-
 def _has_graph(model: keras.Model) -> bool:
     kind = type(model)
     if isinstance(model, keras.Sequential):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.graph import Node, copied
+from keras_l0.analysis.copying import assign_weights, copied
+from keras_l0.analysis.graph import Node
 from keras_l0.analysis.places import Group
 from keras_l0.layers import (
     GateOptions,
@@ -158,9 +159,7 @@ class Building:
         if isinstance(new, L0RecurrentSwitch):
             old, new = self._original(old), new.layer
         if old is not new and old.weights:
-            new.set_weights(old.get_weights())
-            # Layers that adapt to data compute with what they derived from weights.
-            getattr(new, "finalize_state", lambda: None)()
+            assign_weights(new, old.get_weights())
 
 
 def _shares_mask(group: Group) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l0.analysis.copying import copied
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque, varying
-from keras_l0.analysis.graph import Node, copied
+from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import any_
 from keras_l0.analysis.rules.base import Rule, is_channels_first
 

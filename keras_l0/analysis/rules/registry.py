@@ -48,15 +48,14 @@ def register_strip_rule(
     for layer_type in layer_types:
         if not isinstance(layer_type, type):
             raise TypeError(
-                "`register_strip_rule` takes layer classes. "
+                "`layer_types` must be layer classes. "
                 f"Received: {layer_type!r} of type {type(layer_type).__name__}"
             )
 
     def decorate(rule: type[Rule]) -> type[Rule]:
         if not (isinstance(rule, type) and issubclass(rule, Rule)):
             raise TypeError(
-                "A strip rule must be a subclass of `keras_l0.Rule`. "
-                f"Received: {rule!r}"
+                f"`rule` must be a subclass of `keras_l0.Rule`. Received: {rule!r}"
             )
         RULES.update(dict.fromkeys(layer_types, rule))
         return rule
