@@ -61,7 +61,7 @@ def test_amounts_of_another_type(value):
         ({}, ValueError, "must limit `params`, `macs`, `bytes` or"),
         ({"params": 0.5, "inputs": "drop"}, ValueError, "`inputs` must be one of"),
         ({"params": 0.5, "layers": 3}, TypeError, "`layers` must be names"),
-        ({"bytes": 9000, "layers": "a"}, ValueError, "`bytes` is the size of a whole"),
+        ({"bytes": 9000, "layers": "a"}, ValueError, "`bytes` must be None"),
         ({"bytes": 9000, "quantization": "int4"}, ValueError, "`quantization` must be"),
         ({"params": 0.5, "min_units": -1}, ValueError, "`min_units` must be"),
         ({"params": 0.5, "ramp_steps": -1}, ValueError, "`ramp_steps` must be"),
