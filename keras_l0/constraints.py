@@ -55,7 +55,7 @@ class Constraint:
             raise ValueError(
                 f"`budget` must limit something that there is. Received: a budget of "
                 f"{measure} for layers={sorted(self.names)} of "
-                f"{analysis.graph.model.name!r}, which have none"
+                f"{analysis.graph.model.name!r}, without any {measure}"
             )
         amount = budget.limits[measure]
         self.each = budget.weight_bytes if measure == "bytes" else 1
