@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_l0.layers.granular import Granular
 
@@ -86,12 +85,11 @@ class L0EinsumDense(Granular, keras.layers.EinsumDense):
         weights = super().switched_weights()
         return weights if per_unit else [w for w in weights if w is not self.bias]
 
-    def by_unit(self, weight: Any) -> Any:
-        if self.granularity == "units" and weight is self.bias:
+    def unit_axis_of(self, weight: Any) -> int:
+        if weight is self.bias:
             # It lies on the last axes of the output.
-            axis = self.gate.gated_axes(self._rank)[0] - self._rank
-            weight = ops.moveaxis(weight, axis, -1)
-        return super().by_unit(weight)
+            return self.gate.gated_axes(self._rank)[0] - self._rank
+        return super().unit_axis_of(weight)
 
 
 def unit_label(equation: str) -> str | None:

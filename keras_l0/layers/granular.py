@@ -133,11 +133,15 @@ class Granular(Gated):
             return weights
         return [w for w in weights if w is not self.bias]
 
+    def unit_axis_of(self, weight: Any) -> int:
+        """The axis of one of `switched_weights` that holds the units."""
+        return -1 if weight is self.bias else self.unit_axis
+
     def by_unit(self, weight: Any) -> Any:
         if self.granularity == "inputs":
             weight = ops.moveaxis(weight, self.kernel_axes[1], -1)
-        if self.granularity == "units" and weight is not self.bias:
-            weight = ops.moveaxis(weight, self.unit_axis, -1)
+        if self.granularity == "units":
+            weight = ops.moveaxis(weight, self.unit_axis_of(weight), -1)
         # What is in one block comes first, axis by axis.
         for done, (axis, size) in enumerate(self._blocked()):
             axis += done
@@ -177,18 +181,19 @@ class Granular(Gated):
             return self.rematerialized(plain, self.gate(inputs, training=training))
         if not self.block and not self._folds(inputs):
             return super().call(inputs, training=training)
-        kernel = ops.cast(self.kernel, self.compute_dtype)
-        weights = [kernel] if self.bias is None else [kernel, self.bias]
+        given = [self.kernel] if self.bias is None else [self.kernel, self.bias]
+        # Tensors, as what is computed once more for the gradient takes no variables.
+        weights = [ops.cast(weight, self.compute_dtype) for weight in given]
         if self.block:
             drawn = self.gate.values((None, *self.gate.raw.shape), training)
-            weights[0] = kernel * self.spread(drawn)
+            weights[0] *= self.spread(drawn)
         else:
             outputs = self.compute_output_shape(inputs.shape)
             drawn = ops.reshape(self.gate.values(outputs, training), (-1,))
             shape = [1] * self.kernel_rank
             shape[self.unit_axis] = -1
-            weights[0] = kernel * ops.reshape(drawn, shape)
-            weights[1:] = [ops.cast(w, self.compute_dtype) * drawn for w in weights[1:]]
+            weights[0] *= ops.reshape(drawn, shape)
+            weights[1:] = [bias * drawn for bias in weights[1:]]
         return self.rematerialized(self._with_weights, inputs, *weights)
 
     def _with_weights(self, inputs: Any, kernel: Any, bias: Any = None) -> Any:
