@@ -112,7 +112,7 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
 def profile_of(analysis: Analysis) -> Profile:
     """`profile` of a model that has been analysed already."""
     dense = analysis.all_open()
-    expected = analysis.evaluate(analysis.prob_open())
+    *expected, expected_total = analysis.expected_sizes()
     deployed = analysis.evaluate(analysis.test_open())
     layers = [
         LayerProfile(
@@ -121,7 +121,7 @@ def profile_of(analysis: Analysis) -> Profile:
             units=analysis.channels[step.units].size,
             kept=step.kept(deployed),
             dense=dense.sizes[number].whole(),
-            expected=Size(*map(float, expected.sizes[number])),
+            expected=expected[number],
             deployed=deployed.sizes[number].whole(),
         )
         for number, step in enumerate(analysis.steps)
@@ -129,7 +129,7 @@ def profile_of(analysis: Analysis) -> Profile:
     ]
     return Profile(
         dense=dense.total.whole(),
-        expected=Size(*map(float, expected.total)),
+        expected=expected_total,
         deployed=deployed.total.whole(),
         layers=layers,
     )

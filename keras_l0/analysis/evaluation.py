@@ -2,7 +2,7 @@
 
 Three passes over the calls: facts forward, demands backward, existence backward; the
 decisions on tied channels are taken in between. Everything here runs on NumPy zeros and
-ones as well as on backend tensors of probabilities.
+ones, and on symbols: what those record computes the same of probabilities.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Evaluator:
             exists = self._exists(flows, decided)
             decided = self._hold_places(decided, exists)
         decided = self.analysis.fill_up(decided, exists)
-        keep = [take(decided, self._atoms(i)) * exists[i] for i in self.slots]
+        keep = [and_(take(decided, self._atoms(i)), exists[i]) for i in self.slots]
         kept = dict(enumerate(keep))
         sizes = [step.size(flows, kept) for step in self.analysis.steps]
         total = total_size(list(zip(self.analysis.steps, sizes, strict=True)))

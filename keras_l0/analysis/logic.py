@@ -1,9 +1,11 @@
-"""Boolean algebra on numbers in [0, 1], for NumPy arrays and backend tensors alike.
+"""Boolean algebra on zeros and ones, for NumPy arrays and symbols alike.
 
-On 0 and 1 these are the logical operations, exactly. In between they are their
-multilinear relaxation: the probability of the formula if its terms were independent.
-That is what makes one analysis both the exact size of a stripped model and a
-differentiable expected size.
+Between 0 and 1, which is for symbols, the operations are their multilinear relaxation:
+the probability of the formula if its terms were independent. That is what makes one
+analysis both the exact size of a stripped model and a differentiable expected size.
+Terms that share an event, such as the gate of all branches of a residual stream, are
+not independent; symbols know their events (`keras_l0.analysis.symbols`), which numbers
+do not.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ def namespace(*arrays: Any) -> Any:
 
 def and_(a: Any, b: Any) -> Any:
     """Both."""
+    if namespace(a, b) is symbolic:
+        return symbolic.both(a, b)
     return a * b
 
 
@@ -66,14 +70,9 @@ def group_any(a: Any, groups: np.ndarray, count: int) -> Any:
     """
     if isinstance(a, Symbol):
         return symbolic.group_any(a, groups, count)
-    if isinstance(a, np.ndarray):
-        result = np.zeros(count, a.dtype)
-        np.maximum.at(result, groups, a)
-        return result
-    # A group without elements would get the dtype's minimum: give each a zero.
-    a = ops.concatenate([a, ops.zeros((count,), a.dtype)])
-    groups = np.concatenate([groups, np.arange(count)]).astype("int32")
-    return ops.segment_max(a, groups, num_segments=count)
+    result = np.zeros(count, a.dtype)
+    np.maximum.at(result, groups, a)
+    return result
 
 
 def count(a: Any) -> Any:

@@ -23,10 +23,12 @@ from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Size, opaque
 from keras_l0.analysis.graph import Graph, Node, Tensor, trace
 from keras_l0.analysis.logic import concatenate
+from keras_l0.analysis.program import Program
 from keras_l0.analysis.rules.base import Rule
 from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
 from keras_l0.analysis.shapes import Work
+from keras_l0.analysis.symbols import Tape
 from keras_l0.arguments import require_integer, require_one_of
 from keras_l0.layers import find_gates
 
@@ -215,7 +217,8 @@ class Analysis:
 
         Args:
             open_: For each of `gates` the openness of its units, shape (count,): NumPy
-                zeros and ones, or backend tensors of probabilities.
+                zeros and ones, or the inputs of a `Tape`. What that records takes
+                probabilities too.
             lifted: Steps to treat as if they kept no channel for its own sake.
             cut: For tensors which of their channels to close, as by a gate behind
                 them: zeros and ones.
@@ -223,6 +226,15 @@ class Analysis:
                 that are 0 and stay it can go.
         """
         return Evaluator(self, open_, lifted, cut or {}, training).run()
+
+    def expected_sizes(self) -> list[Size]:
+        """The size of each step in training, in expectation; the total comes last."""
+        tape = Tape([gate.count for gate in self.gates])
+        found = self.evaluate(tape.inputs)
+        sizes = (*found.sizes, found.total)
+        recorded = Program(tape, [number for size in sizes for number in size])
+        numbers = map(float, recorded(self.prob_open()))
+        return [Size(*pair) for pair in zip(numbers, numbers, strict=True)]
 
     def reachable_share(self) -> float:
         """The share of the kernels outside output layers that gates could remove.

@@ -3,10 +3,17 @@
 An evaluation of the analysis on `Symbol`s writes down what it computes
 (`keras_l0.analysis.program`). What does not depend on the gates is worked out at once,
 equal numbers are computed once, and of a vector only the elements that differ.
+
+Of two events that depend on each other, such as two branches behind one gate, the
+probability is not what it would be of independent ones. So it is known of each element
+which events it asks for at once: an event that is asked for twice is one event, and
+what both of two alternatives ask for is asked for once.
 """
 
 from __future__ import annotations
 
+import bisect
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,9 +33,11 @@ class Tape:
 
     def __init__(self, inputs: Sequence[int]) -> None:
         self.instructions: list[Instruction] = []
-        self.starts: list[int] = []
+        self.starts = array("q")
         self.end = 0
         self._known: dict[Any, int] = {}
+        # Which events the results of instructions ask for, where they are several.
+        self._events: dict[int, np.ndarray] = {}
         self.inputs = [
             self._symbol(self.emit("input", (), i, size=n))
             for i, n in enumerate(inputs)
@@ -52,8 +61,7 @@ class Tape:
         """The number of an instruction that has these elements as its results."""
         if not np.isnan(known).any():
             return self._number(self.emit("constant", (), known, size=len(known)))
-        sources = np.searchsorted(self.starts, places, side="right") - 1
-        sources[places < 0] = -1
+        sources = self._sources(places)
         parts = [int(s) for s in np.unique(sources) if s >= 0]
         sizes = [self._size(s) for s in parts]
         if len(parts) == 1 and np.array_equal(
@@ -82,8 +90,48 @@ class Tape:
         args = tuple(self.node(x.places, x.known) for x in operands)
         return self._symbol(self.emit(name, args, data, size=size))
 
+    def events(self, places: np.ndarray) -> np.ndarray:
+        """For each place, in a row, the events all of which it asks for; then -1."""
+        sources = self._sources(places)
+        parts = {n: self._events[n] for n in set(sources.tolist()) & set(self._events)}
+        width = max((part.shape[1] for part in parts.values()), default=1)
+        found = np.full((len(places), width), -1)
+        found[:, 0] = places
+        for number, part in parts.items():
+            rows = sources == number
+            offsets = places[rows] - self.starts[number]
+            found[rows, : part.shape[1]] = part[offsets]
+        return found
+
+    def all_of(self, events: np.ndarray) -> np.ndarray:
+        """For each row of events where all of them are asked for; -1 where none is."""
+        if events.shape[1] == 1:
+            return events[:, 0]
+        half = events.shape[1] // 2
+        parts = self.all_of(events[:, :half]), self.all_of(events[:, half:])
+        return self.product(*parts, events)
+
+    def product(self, a: np.ndarray, b: np.ndarray, events: np.ndarray) -> np.ndarray:
+        """Where what two places ask for is asked for, which are these events."""
+        product = Symbol.of(self, a) * Symbol.of(self, b)
+        places = as_symbol(self, product).places
+        made = (a >= 0) & (b >= 0)
+        if made.any():
+            number = self._number(places[made])
+            if number not in self._events:
+                events = _packed(events[made])
+                asked = np.empty((self._size(number), events.shape[1]), events.dtype)
+                asked[places[made] - self.starts[number]] = events
+                self._events[number] = asked
+        return places
+
     def _number(self, places: np.ndarray) -> int:
-        return int(np.searchsorted(self.starts, places[0], side="right")) - 1
+        return bisect.bisect_right(self.starts, int(places[0])) - 1
+
+    def _sources(self, places: np.ndarray) -> np.ndarray:
+        """For each place the number of the instruction; -1 for a place of -1."""
+        starts = np.frombuffer(self.starts, "int64")
+        return np.searchsorted(starts, places, side="right") - 1
 
     def _size(self, number: int) -> int:
         ends = [*self.starts[number + 1 : number + 2], self.end]
@@ -114,6 +162,11 @@ class Symbol:
         self.shape: tuple[int, ...] = () if scalar else (len(known),)
         self.dtype = np.dtype("float64")
 
+    @classmethod
+    def of(cls, tape: Tape, places: np.ndarray) -> Symbol:
+        """What is computed at some places; 1 for a place of -1."""
+        return cls(tape, places, np.where(places < 0, 1.0, np.nan))
+
     def at(self, key: Any) -> Symbol:
         """Some of the elements, by any index of NumPy's, as a symbol."""
         places, known = self.places[key], self.known[key]
@@ -135,10 +188,13 @@ class Symbol:
     def __mul__(self, other: Any) -> Any:
         return self._with(other, "multiply", np.multiply, unit=1.0, absorbing=0.0)
 
+    def both(self, other: Any) -> Any:
+        """`logic.and_`."""
+        return self._with(other, _both, np.multiply, unit=1.0, absorbing=0.0)
+
     def union(self, other: Any) -> Any:
-        return self._with(
-            other, "union", lambda a, b: a + b - a * b, unit=0.0, absorbing=1.0
-        )
+        """`logic.or_`."""
+        return self._with(other, _either, _union, unit=0.0, absorbing=1.0)
 
     def maximum(self, other: Any) -> Any:
         return self._with(other, "maximum", np.maximum)
@@ -157,7 +213,7 @@ class Symbol:
     def _with(
         self,
         other: Any,
-        name: str,
+        name: str | Callable[[Symbol, Symbol], np.ndarray],
         function: Callable[[np.ndarray, np.ndarray], np.ndarray],
         unit: float = np.nan,
         absorbing: float = np.nan,
@@ -166,7 +222,7 @@ class Symbol:
 
         Args:
             other: A symbol, array or number.
-            name: The instruction.
+            name: The instruction, or what finds the places of the results.
             function: What it computes.
             unit: With this number, the other one comes out.
             absorbing: With this number, this number comes out.
@@ -186,8 +242,11 @@ class Symbol:
                 x, y = x.at([0]), y.at([0])
             elif x._uniform != y._uniform:
                 x, y = (s.at([0]) if s._uniform else s for s in (x, y))
-            size = max(x.shape[0], y.shape[0])
-            places[left] = self.tape.compute(name, x, y, size=size).places
+            if callable(name):
+                places[left] = name(x, y)
+            else:
+                size = max(x.shape[0], y.shape[0])
+                places[left] = self.tape.compute(name, x, y, size=size).places
         return Symbol(self.tape, places, known, scalar).folded()
 
     @property
@@ -219,8 +278,70 @@ def as_symbol(tape: Tape, value: Any) -> Symbol:
     return Symbol(tape, np.full(len(flat), -1), flat, scalar=known.ndim == 0)
 
 
+def _both(a: Symbol, b: Symbol) -> np.ndarray:
+    """Where what two symbols ask for is asked for at once."""
+    tape, (x, y) = a.tape, _spread(a, b)
+    events, (_, of_x, of_y) = tape.events(x), _compared(tape.events(x), tape.events(y))
+    # Who asks for no more than the other adds nothing.
+    less = (of_x < 0).all(axis=1)
+    of_y[less] = -1
+    asked = np.concatenate([events, of_y], axis=1)
+    return tape.product(np.where(less, y, x), tape.all_of(_packed(of_y)), asked)
+
+
+def _either(a: Symbol, b: Symbol) -> np.ndarray:
+    """Where what both of two symbols ask for is asked for, and the rest of one."""
+    tape, (x, y) = a.tape, _spread(a, b)
+    common, of_x, of_y = _compared(tape.events(x), tape.events(y))
+    # Who asks for no more than the other asks for all that is asked for.
+    found = np.where((of_x < 0).all(axis=1), x, y)
+    differ = (of_x >= 0).any(axis=1) & (of_y >= 0).any(axis=1)
+    if differ.any():
+        common, of_x, of_y = (_packed(side[differ]) for side in (common, of_x, of_y))
+        rests = (Symbol.of(tape, tape.all_of(rest)) for rest in (of_x, of_y))
+        either = next(rests)._with(next(rests), "union", _union, 0.0, 1.0).places
+        asked = np.concatenate([common, either[:, None]], axis=1)
+        found[differ] = tape.product(tape.all_of(common), either, asked)
+    return found
+
+
+def _compared(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Row by row the events of both, of the first alone, and of the second alone.
+
+    They stand where they stood; the places of all others hold -1.
+    """
+    same = (x[:, :, None] == y[:, None, :]) & (x >= 0)[:, :, None]
+    of_both = same.any(axis=2)
+    return [
+        np.where(of_both, x, -1),
+        np.where(of_both, -1, x),
+        np.where(same.any(axis=1), -1, y),
+    ]
+
+
+def _packed(events: np.ndarray) -> np.ndarray:
+    """Row by row the same events, the youngest first, in as few columns as can be."""
+    width = max(1, int((events >= 0).sum(axis=1).max()))
+    return -np.sort(-events, axis=1)[:, :width]
+
+
+def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a + b - a * b
+
+
+def _spread(a: Symbol, b: Symbol) -> list[np.ndarray]:
+    """The places of two symbols, as vectors of one size."""
+    size = max(len(a.places), len(b.places))
+    return [x.spread(size).places for x in (a, b)]
+
+
 class symbolic:
     """What `keras_l0.analysis.logic` needs of an array namespace, for symbols."""
+
+    @staticmethod
+    def both(a: Any, b: Any) -> Any:
+        """`logic.and_`."""
+        return a.both(b) if isinstance(a, Symbol) else b.both(a)
 
     @staticmethod
     def union(a: Any, b: Any) -> Any:

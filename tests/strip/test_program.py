@@ -1,9 +1,12 @@
 """The recorded program computes what the passes of the analysis compute."""
 
+import keras
 import numpy as np
 import pytest
 from small_models import CASES
 
+import keras_l0
+from keras_l0 import HardConcrete
 from keras_l0.analysis.cost import Cost
 
 # Of all, which pass as well, as many as take a minute.
@@ -19,10 +22,8 @@ def test_program_is_the_analysis(name):
 
 def require_equal(cost):
     rng = np.random.default_rng(0)
-    for number in range(4):
-        openness = [rng.uniform(size=n) for n in cost.counts]
-        if number:
-            openness = [(z < number / 4).astype("float64") for z in openness]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        openness = [(rng.uniform(size=n) < share) * 1.0 for n in cost.counts]
         passes = cost.analysis.evaluate(openness).total
         assert tuple(cost(openness)) == pytest.approx(tuple(passes), rel=1e-12)
     assert len(cost.program.steps) < 60 * len(cost.analysis.steps)
@@ -48,9 +49,58 @@ def test_gradient_is_that_of_finite_differences(name):
             assert found[i] == pytest.approx(expected, rel=1e-4, abs=1e-7 * value)
 
 
-def test_gradient_at_corners_is_what_a_unit_costs():
-    cost = Cost(CASES[GATED[0]].build())
-    for openness in (np.ones(sum(cost.counts)), np.zeros(sum(cost.counts))):
-        parts = np.split(openness, np.cumsum(cost.counts)[:-1])
-        slopes = cost.program.gradient(parts, np.ones(2))
-        assert all(np.isfinite(s).all() for s in slopes)
+# A channel beside all others is tied to each of them.
+SHARED = [name for name in CASES if "wide_and_narrow" not in name][::6]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_gradient_with_all_open_is_what_a_unit_costs(name):
+    # However many branches and multiplications share its gate.
+    model = CASES[name].build()
+    if not CASES[name].gated:
+        model = keras_l0.add_gates(model)
+    cost = Cost(model)
+    nearly = [np.full(n, 1 - 1e-9) for n in cost.counts]
+    ones = [np.ones(n) for n in cost.counts]
+    for which, measure in enumerate(("params", "macs")):
+        whole = float(getattr(cost(ones), measure))
+        slopes = cost.program.gradient(nearly, np.eye(2)[which])
+        for number, found in enumerate(slopes):
+            for unit in {0, len(found) // 2, len(found) - 1}:
+                closed = [z.copy() for z in ones]
+                closed[number][unit] = 0.0
+                saved = whole - float(getattr(cost(closed), measure))
+                if not saved:
+                    continue  # another gate keeps the same unit
+                # Of a kernel of units by units, its own weight is counted twice.
+                assert found[unit] == pytest.approx(saved, rel=0.1)
+
+
+def test_a_gate_that_branches_share_is_one_event():
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    for _ in range(3):
+        h = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+        h = keras.layers.Conv2D(8, 3, padding="same")(h)
+        x = keras.layers.ReLU()(keras.layers.Add()([x, h]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras_l0.add_gates(keras.Model(image, keras.layers.Dense(2)(x)))
+    stream, *inner = sorted(keras_l0.gates(model), key=lambda gate: -gate.count)
+    for gate in inner:
+        gate.assign_log_alpha(20.0)  # surely open
+    stream.assign_log_alpha(HardConcrete().log_alpha(0.9))
+    # The size is linear in how many of the stream's channels there are.
+    sizes = {}
+    for kept in (4, 8):
+        small = keras.Input((4, 4, 3))
+        x = keras.layers.Conv2D(kept, 3, padding="same")(small)
+        for _ in range(3):
+            h = keras.layers.Conv2D(6, 3, padding="same")(x)
+            h = keras.layers.Conv2D(kept, 3, padding="same")(h)
+            x = keras.layers.Add()([x, h])
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        small = keras.Model(small, keras.layers.Dense(2)(x))
+        sizes[kept] = small.count_params()
+    each = (sizes[8] - sizes[4]) / 4
+    expected = sizes[8] - 0.1 * 8 * each
+    assert keras_l0.profile(model).expected.params == pytest.approx(expected, rel=1e-3)

@@ -124,7 +124,7 @@ class AttentionRule(ReadingRule):
         if gate is not None:
             found = self.gates_apart(gate)
             gated = [
-                Flow(flow.alive * z, flow.const)
+                Flow(and_(flow.alive, z), flow.const)
                 for flow, z in zip([heads, *dims], found, strict=True)
             ]
             heads, *dims = gated
@@ -134,7 +134,7 @@ class AttentionRule(ReadingRule):
                 # Without open dimensions of the values, as without heads.
                 live = reduce(and_, [any_(flow.alive) for flow in gated[:2]])
                 still = 0.0 * live if bias is None else not_(live)
-                features = Flow(features.alive * live, features.alive * still)
+                features = Flow(and_(features.alive, live), and_(features.alive, still))
         return [features, *scores, heads, *dims]
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
@@ -144,8 +144,8 @@ class AttentionRule(ReadingRule):
         return [
             features,
             *(Demand(d.need, ones_like(d.need)) for d in scores),
-            Demand(heads.need * any_(features.need), pin),
-            *(Demand(d.need * read, self.pinned_dims(d.pin)) for d in dims),
+            Demand(and_(heads.need, any_(features.need)), pin),
+            *(Demand(and_(d.need, read), self.pinned_dims(d.pin)) for d in dims),
         ]
 
     def pinned_dims(self, pin: Any) -> Any:

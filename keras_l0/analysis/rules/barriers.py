@@ -13,7 +13,7 @@ import numpy as np
 from keras_l0.analysis.copying import copied
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque, varying
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import any_
+from keras_l0.analysis.logic import and_, any_
 from keras_l0.analysis.rules.base import Rule, is_channels_first
 
 
@@ -89,7 +89,7 @@ class GatedBarrierRule(BarrierRule):
 
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         (y,) = super().forward(ins, gate)
-        return [y if gate is None else Flow(y.alive * gate, y.const)]
+        return [y if gate is None else Flow(and_(y.alive, gate), y.const)]
 
     @property
     def params(self) -> int:

@@ -17,7 +17,7 @@ from keras_l0.analysis.facts import (
     Size,
     opaque,
 )
-from keras_l0.analysis.logic import count
+from keras_l0.analysis.logic import and_, count
 from keras_l0.analysis.rules.base import Barrier
 from keras_l0.analysis.rules.reading import ReadingRule, on_last_axis
 from keras_l0.analysis.rules.registry import present, register_strip_rule
@@ -113,7 +113,10 @@ class ReversibleEmbeddingRule(EmbeddingRule):
         asked = super().backward(ins, outs[:1], demands[:1])
         # What is behind a closed gate is not read.
         for hidden in outs[1:]:
-            asked = [Demand(d.need * hidden.alive, d.pin * hidden.alive) for d in asked]
+            asked = [
+                Demand(and_(d.need, hidden.alive), and_(d.pin, hidden.alive))
+                for d in asked
+            ]
         return asked
 
     def size(self, ins: list[Any], keep_in: list[Any], keep: list[Any]) -> Size:

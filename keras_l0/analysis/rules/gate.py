@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_l0.analysis.facts import Atoms, Channels, Demand, Flow, Site
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.logic import not_, ones_like, or_, take
+from keras_l0.analysis.logic import and_, not_, ones_like, or_, take
 from keras_l0.analysis.rules.base import Barrier, Rule
 from keras_l0.analysis.rules.cutting import (
     cut_cost,
@@ -46,7 +46,7 @@ class GateRule(Rule):
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         (x,) = ins
         if self.on_channels:
-            return [Flow(x.alive * gate, self.nonzero(0, x) * gate)]
+            return [Flow(and_(x.alive, gate), and_(self.nonzero(0, x), gate))]
         # A constant times gates that differ by position is not a constant.
         return [Flow(or_(x.alive, self.nonzero(0, x)), 0.0 * x.const)]
 
@@ -55,7 +55,7 @@ class GateRule(Rule):
     ) -> list[Demand]:
         (d,) = demands
         if self.on_channels:
-            return [Demand(d.need * outs[0].alive, d.pin)]
+            return [Demand(and_(d.need, outs[0].alive), d.pin)]
         return [Demand(ones_like(d.need), or_(d.pin, self.nonzero(0, ins[0])))]
 
     def constants(self, site: Site) -> list[np.ndarray]:

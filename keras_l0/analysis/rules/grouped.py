@@ -83,7 +83,7 @@ class GroupedRule(Convolution):
         still = take(group_any(still, self.of_input, self.groups), self.of_output)
         if gate is not None:
             still = or_(still, array_like(live, self.at_rest != 0))
-            live, still = live * gate, still * gate
+            live, still = and_(live, gate), and_(still, gate)
         return [Flow(live, and_(not_(live), still))]
 
     def backward(

@@ -128,7 +128,7 @@ class LengthRule(NormalizationRule):
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         (x,) = ins
         still, varies = self.nonzero(0, x), any_(x.alive)
-        return [Flow(or_(x.alive, still * varies), still * not_(varies))]
+        return [Flow(or_(x.alive, and_(still, varies)), and_(still, not_(varies)))]
 
     def backward(
         self, ins: list[Flow], outs: list[Flow], demands: list[Demand]

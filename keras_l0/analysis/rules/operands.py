@@ -185,7 +185,7 @@ class ArithmeticRule(Rule):
         (d,) = demands
         asked = []
         for operand in self.tensors:
-            need = d.need * self.matters(operand, ins)
+            need = and_(d.need, self.matters(operand, ins))
             alone = Demand(any_(need), any_(0.0 * d.pin))
             asked.append(Demand(need, d.pin) if operand.wide else alone)
         return asked

@@ -113,10 +113,10 @@ class Producer(Rule):
             still = and_(still, any_read(self.nonzero(0, x)))
         ones = like(x.alive, 1.0, self.units)
         if weights:
-            return [Flow(ones * live, ones * still), Flow(gate, 0.0 * gate)]
+            return [Flow(and_(ones, live), and_(ones, still)), Flow(gate, 0.0 * gate)]
         if gate is not None:
-            ones = ones * gate
-        return [Flow(ones * live, ones * still)]
+            ones = and_(ones, gate)
+        return [Flow(and_(ones, live), and_(ones, still))]
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
         return [pinned(outs[0].need), *outs[1:]] if self.makes_all else outs
@@ -139,7 +139,7 @@ class Producer(Rule):
             pin = or_(x.const, self._carrier(x))
         else:
             pin = self.nonzero(0, x)
-        return [Demand(need, pin * reads)]
+        return [Demand(need, and_(pin, reads))]
 
     def _carrier(self, x: Flow) -> Any:
         """The one channel that all channels at rest are read from.

@@ -63,7 +63,7 @@ class ReadingRule(Rule):
     def forward(self, ins: list[Flow], gate: Any) -> list[Flow]:
         flows = [varying(ins[0].alive, c.size) for c in self.outs]
         if gate is not None:
-            flows[0] = Flow(flows[0].alive * gate, flows[0].const)
+            flows[0] = Flow(and_(flows[0].alive, gate), flows[0].const)
         return flows
 
     def claims(self, flows: list[Flow], outs: list[Demand]) -> list[Demand]:
@@ -94,7 +94,7 @@ class ReadingRule(Rule):
             pin = or_(x.const, first(self.rests(i, x)))
         else:
             pin = self.nonzero(i, x)
-        return Demand(reads * ones_like(x.alive), pin * reads)
+        return Demand(and_(reads, ones_like(x.alive)), and_(pin, reads))
 
     def rests_alike(self, i: int) -> bool:
         """Whether input ``i`` of all calls of the layer rests at the same values."""
