@@ -16,7 +16,6 @@ file holds is not run again. ``--validation`` holds out a twelfth of the trainin
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 from typing import Any
 
@@ -30,7 +29,7 @@ from models import NETWORKS
 from peers_table import render, run_row
 from ranking import close_lowest, norms, random_scores
 from runs import Runs, Timed, facts, options, use_threads
-from transfer import SETTINGS, Settings, error, train
+from transfer import SETTINGS, Settings, error, pruned, train
 
 import keras_l0
 
@@ -45,17 +44,10 @@ def epochs_in(
     """How many epochs of a network fit into some CPU time, at least one."""
     trial = keras.models.clone_model(model)
     some = max(len(x) // TRIED, min(len(x), settings.batch_size))
-    _train(trial, x[:some], y[:some], settings, 1)  # compiles
+    train(trial, x[:some], y[:some], settings, 1)  # compiles
     with Timed() as timed:
         trial.fit(x[:some], y[:some], settings.batch_size, verbose=0)
     return max(1, round(minutes / (timed.cpu_minutes * len(x) / some)))
-
-
-def _train(
-    model: keras.Model, x: np.ndarray, y: np.ndarray, settings: Settings, epochs: int
-) -> None:
-    settings = dataclasses.replace(settings, dense_epochs=epochs)
-    train(model, x, y, settings, gated=False)
 
 
 def shrink(method: str, dense: keras.Model, share: float, seed: int) -> keras.Model:
@@ -77,17 +69,16 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> li
     keras.utils.set_random_seed(key["seed"])
     dense = NETWORKS[key["network"]]()
     with Timed() as dense_time:
-        train(dense, x, y, settings, gated=False)
+        train(dense, x, y, settings, settings.dense_epochs)
     budget = keras_l0.Budget(macs=args.share)
-    gated = keras_l0.add_gates(dense, budget=budget, seed=key["seed"])
     with Timed() as gated_time:
-        train(gated, x, y, settings, gated=True)
+        of_gates = pruned(dense, x, y, settings, budget, key["seed"])
     before = keras_l0.plan(dense).before
     records = []
     for method in METHODS:
         if method == "gates":
-            small = keras_l0.strip(gated, budget=budget, data=x[:100])
-            minutes, epochs = gated_time.cpu_minutes, settings.gated_epochs
+            small, minutes = of_gates, gated_time.cpu_minutes
+            epochs = settings.gated_epochs + settings.fine_epochs
         else:
             small = shrink(method, dense, args.share, key["seed"])
             minutes = gated_time.cpu_minutes
@@ -95,7 +86,7 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> li
                 minutes += dense_time.cpu_minutes
             epochs = epochs_in(minutes, small, x, y, settings)
             with Timed() as timed:
-                _train(small, x, y, settings, epochs)
+                train(small, x, y, settings, epochs)
             minutes = timed.cpu_minutes
         if method != "narrow":
             minutes += dense_time.cpu_minutes

@@ -9,9 +9,10 @@ PREFACE = """# Gates for networks that are trained already
 
 Written by `python benchmarks/transfer.py`; settings, versions and unrounded figures are
 in the JSON file beside this one. Each network of `benchmarks/models.py` is trained,
-gets gates by `keras_l0.add_gates` under a budget, is trained on, and stripped. Sizes
-are those of the stripped network, inputs kept; errors are on the test images after the
-last epoch. Fashion-MNIST is a re-split, not comparable with published figures."""
+gets gates by `keras_l0.add_gates` under a budget, is trained on, stripped, and where
+`fine_epochs` are not 0 trained for as many more. Sizes are those of the stripped
+network, inputs kept; errors are on the test images after the last epoch. Fashion-MNIST
+is a re-split, not comparable with published figures."""
 
 SUMMARY = (
     "network | images | seeds | parameters before | after | smaller | MACs before | "
