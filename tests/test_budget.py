@@ -347,6 +347,33 @@ def test_the_likeliest_gates_are_free():
         assert found.min() == 0 and model.multiplier[0] > 0
 
 
+def test_the_price_of_a_unit_is_what_its_removal_saves():
+    # Also where all layers of a residual stream share its gate.
+    image = x = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(12, 3, padding="same", activation="relu")(x)
+    for _ in range(2):
+        h = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+        h = keras.layers.Conv2D(12, 3, padding="same")(h)
+        x = keras.layers.ReLU()(keras.layers.Add()([x, h]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    plain = keras.Model(image, keras.layers.Dense(2)(x))
+    budget = Budget(params=0.5, ramp_steps=1, min_units=0)
+    model = keras_l0.add_gates(plain, budget=budget)
+    model._progress.assign([9.0, 1.0])
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(9.0)
+    model(np.zeros((1, 8, 8, 3), "float32"), training=True)
+    prices = iter(keras.ops.convert_to_numpy(model._prices))
+    full = plain.count_params()
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([-9.0] + [9.0] * (gate.count - 1))
+        saved = full - keras_l0.profile(model).deployed.params
+        gate.assign_log_alpha(9.0)
+        for _ in range(gate.count):
+            expected = model.multiplier[0] * saved / full
+            assert next(prices) == pytest.approx(expected, rel=0.01)
+
+
 # The ramp.
 
 
