@@ -26,14 +26,14 @@ def namespace(*arrays: Any) -> Any:
 
 
 def and_(a: Any, b: Any) -> Any:
-    """Both."""
+    """Both; an event asked for twice is one (counts are what ``*`` multiplies)."""
     if namespace(a, b) is symbolic:
         return symbolic.both(a, b)
     return a * b
 
 
 def or_(a: Any, b: Any) -> Any:
-    """Either; the same object twice is one event, not two independent ones."""
+    """Either; what both ask for is one event, not two independent ones."""
     if a is b:
         return a
     if namespace(a, b) is symbolic:
