@@ -81,5 +81,9 @@ def test_pages_name_what_exists(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_to_files_lead_somewhere(page):
+    hooks = runpy.run_path(str(ROOT / "docs/hooks/pages.py"))
+    on_site = {ROOT / name for name in [*hooks["COPIED"], *hooks["results"]()]}
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        path = (page.parent / target).resolve()
+        assert path.exists(), target
+        assert path.suffix != ".md" or path in on_site.union(PAGES), target

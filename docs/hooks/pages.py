@@ -46,10 +46,9 @@ def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:
 
 
 def results() -> list[str]:
-    """The tables of the benchmarks."""
-    return [
-        f"benchmarks/{p.name}" for p in sorted(ROOT.glob("benchmarks/results-*.md"))
-    ]
+    """The tables of the benchmarks, all on one page first."""
+    pages = sorted(ROOT.glob("benchmarks/results-*.md"))
+    return ["benchmarks/RESULTS.md", *(f"benchmarks/{page.name}" for page in pages)]
 
 
 def tutorials() -> dict[str, str]:
