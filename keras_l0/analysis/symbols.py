@@ -281,7 +281,8 @@ def as_symbol(tape: Tape, value: Any) -> Symbol:
 def _both(a: Symbol, b: Symbol) -> np.ndarray:
     """Where what two symbols ask for is asked for at once."""
     tape, (x, y) = a.tape, _spread(a, b)
-    events, (_, of_x, of_y) = tape.events(x), _compared(tape.events(x), tape.events(y))
+    events = tape.events(x)
+    _, of_x, of_y = _compared(events, tape.events(y))
     # Who asks for no more than the other adds nothing.
     less = (of_x < 0).all(axis=1)
     of_y[less] = -1
