@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_l0.analysis.logic import array_like, namespace
-from keras_l0.analysis.symbols import symbolic
+from keras_l0.analysis.symbolic import symbolic
 
 
 @dataclasses.dataclass(frozen=True)

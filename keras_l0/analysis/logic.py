@@ -4,7 +4,7 @@ Between 0 and 1, which is for symbols, the operations are their multilinear rela
 the probability of the formula if its terms were independent. That is what makes one
 analysis both the exact size of a stripped model and a differentiable expected size.
 Terms that share an event, such as the gate of all branches of a residual stream, are
-not independent; symbols know their events (`keras_l0.analysis.symbols`), which numbers
+not independent; symbols know their events (`keras_l0.analysis.events`), which numbers
 do not.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_l0.analysis.symbols import Symbol, symbolic
+from keras_l0.analysis.symbolic import symbolic
+from keras_l0.analysis.symbols import Symbol
 
 
 def namespace(*arrays: Any) -> Any:

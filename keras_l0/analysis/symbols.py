@@ -3,11 +3,6 @@
 An evaluation of the analysis on `Symbol`s writes down what it computes
 (`keras_l0.analysis.program`). What does not depend on the gates is worked out at once,
 equal numbers are computed once, and of a vector only the elements that differ.
-
-Of two events that depend on each other, such as two branches behind one gate, the
-probability is not what it would be of independent ones. So it is known of each element
-which events it asks for at once: an event that is asked for twice is one event, and
-what both of two alternatives ask for is asked for once.
 """
 
 from __future__ import annotations
@@ -36,8 +31,8 @@ class Tape:
         self.starts = array("q")
         self.end = 0
         self._known: dict[Any, int] = {}
-        # Which events the results of instructions ask for, where they are several.
-        self._events: dict[int, np.ndarray] = {}
+        # Of `keras_l0.analysis.events`, by the number of the instruction.
+        self.events: dict[int, np.ndarray] = {}
         self.inputs = [
             self._symbol(self.emit("input", (), i, size=n))
             for i, n in enumerate(inputs)
@@ -60,10 +55,10 @@ class Tape:
     def node(self, places: np.ndarray, known: np.ndarray) -> int:
         """The number of an instruction that has these elements as its results."""
         if not np.isnan(known).any():
-            return self._number(self.emit("constant", (), known, size=len(known)))
-        sources = self._sources(places)
+            return self.number(self.emit("constant", (), known, size=len(known)))
+        sources = self.sources(places)
         parts = [int(s) for s in np.unique(sources) if s >= 0]
-        sizes = [self._size(s) for s in parts]
+        sizes = [self.size(s) for s in parts]
         if len(parts) == 1 and np.array_equal(
             places, self.starts[parts[0]] + np.arange(sizes[0])
         ):
@@ -78,62 +73,27 @@ class Tape:
         if constant.any():
             values, where = np.unique(known[constant], return_inverse=True)
             parts.append(
-                self._number(self.emit("constant", (), values, size=len(values)))
+                self.number(self.emit("constant", (), values, size=len(values)))
             )
             indices[constant] = where + offset
-        return self._number(
-            self.emit("gather", tuple(parts), indices, size=len(places))
-        )
+        return self.number(self.emit("gather", tuple(parts), indices, size=len(places)))
 
     def compute(self, name: str, *operands: Symbol, data: Any = None, size: int) -> Any:
         """The results of one instruction on some symbols."""
         args = tuple(self.node(x.places, x.known) for x in operands)
         return self._symbol(self.emit(name, args, data, size=size))
 
-    def events(self, places: np.ndarray) -> np.ndarray:
-        """For each place, in a row, the events all of which it asks for; then -1."""
-        sources = self._sources(places)
-        parts = {n: self._events[n] for n in set(sources.tolist()) & set(self._events)}
-        width = max((part.shape[1] for part in parts.values()), default=1)
-        found = np.full((len(places), width), -1)
-        found[:, 0] = places
-        for number, part in parts.items():
-            rows = sources == number
-            offsets = places[rows] - self.starts[number]
-            found[rows, : part.shape[1]] = part[offsets]
-        return found
-
-    def all_of(self, events: np.ndarray) -> np.ndarray:
-        """For each row of events where all of them are asked for; -1 where none is."""
-        if events.shape[1] == 1:
-            return events[:, 0]
-        half = events.shape[1] // 2
-        parts = self.all_of(events[:, :half]), self.all_of(events[:, half:])
-        return self.product(*parts, events)
-
-    def product(self, a: np.ndarray, b: np.ndarray, events: np.ndarray) -> np.ndarray:
-        """Where what two places ask for is asked for, which are these events."""
-        product = Symbol.of(self, a) * Symbol.of(self, b)
-        places = as_symbol(self, product).places
-        made = (a >= 0) & (b >= 0)
-        if made.any():
-            number = self._number(places[made])
-            if number not in self._events:
-                events = _packed(events[made])
-                asked = np.empty((self._size(number), events.shape[1]), events.dtype)
-                asked[places[made] - self.starts[number]] = events
-                self._events[number] = asked
-        return places
-
-    def _number(self, places: np.ndarray) -> int:
+    def number(self, places: np.ndarray) -> int:
+        """Of the instruction whose results stand at these places."""
         return bisect.bisect_right(self.starts, int(places[0])) - 1
 
-    def _sources(self, places: np.ndarray) -> np.ndarray:
+    def sources(self, places: np.ndarray) -> np.ndarray:
         """For each place the number of the instruction; -1 for a place of -1."""
         starts = np.frombuffer(self.starts, "int64")
         return np.searchsorted(starts, places, side="right") - 1
 
-    def _size(self, number: int) -> int:
+    def size(self, number: int) -> int:
+        """How many results an instruction has."""
         ends = [*self.starts[number + 1 : number + 2], self.end]
         return ends[0] - self.starts[number]
 
@@ -183,34 +143,26 @@ class Symbol:
         return self.known.copy() if self.shape else self.known[0]
 
     def __add__(self, other: Any) -> Any:
-        return self._with(other, "add", np.add, unit=0.0)
+        return self.combined(other, "add", np.add, unit=0.0)
 
     def __mul__(self, other: Any) -> Any:
-        return self._with(other, "multiply", np.multiply, unit=1.0, absorbing=0.0)
-
-    def both(self, other: Any) -> Any:
-        """`logic.and_`."""
-        return self._with(other, _both, np.multiply, unit=1.0, absorbing=0.0)
-
-    def union(self, other: Any) -> Any:
-        """`logic.or_`."""
-        return self._with(other, _either, _union, unit=0.0, absorbing=1.0)
+        return self.combined(other, "multiply", np.multiply, unit=1.0, absorbing=0.0)
 
     def maximum(self, other: Any) -> Any:
-        return self._with(other, "maximum", np.maximum)
+        return self.combined(other, "maximum", np.maximum)
 
     __radd__, __rmul__ = __add__, __mul__
 
     def __sub__(self, other: Any) -> Any:
-        return self._with(other, "subtract", np.subtract)
+        return self.combined(other, "subtract", np.subtract)
 
     def __rsub__(self, other: Any) -> Any:
         return as_symbol(self.tape, other) - self
 
     def __truediv__(self, other: Any) -> Any:
-        return self._with(other, "divide", np.divide)
+        return self.combined(other, "divide", np.divide)
 
-    def _with(
+    def combined(
         self,
         other: Any,
         name: str | Callable[[Symbol, Symbol], np.ndarray],
@@ -276,149 +228,3 @@ def as_symbol(tape: Tape, value: Any) -> Symbol:
     known = np.asarray(value, "float64")
     flat = known.reshape(-1)
     return Symbol(tape, np.full(len(flat), -1), flat, scalar=known.ndim == 0)
-
-
-def _both(a: Symbol, b: Symbol) -> np.ndarray:
-    """Where what two symbols ask for is asked for at once."""
-    tape, (x, y) = a.tape, _spread(a, b)
-    events = tape.events(x)
-    _, of_x, of_y = _compared(events, tape.events(y))
-    # Who asks for no more than the other adds nothing.
-    less = (of_x < 0).all(axis=1)
-    of_y[less] = -1
-    asked = np.concatenate([events, of_y], axis=1)
-    return tape.product(np.where(less, y, x), tape.all_of(_packed(of_y)), asked)
-
-
-def _either(a: Symbol, b: Symbol) -> np.ndarray:
-    """Where what both of two symbols ask for is asked for, and the rest of one."""
-    tape, (x, y) = a.tape, _spread(a, b)
-    common, of_x, of_y = _compared(tape.events(x), tape.events(y))
-    # Who asks for no more than the other asks for all that is asked for.
-    found = np.where((of_x < 0).all(axis=1), x, y)
-    differ = (of_x >= 0).any(axis=1) & (of_y >= 0).any(axis=1)
-    if differ.any():
-        common, of_x, of_y = (_packed(side[differ]) for side in (common, of_x, of_y))
-        rests = (Symbol.of(tape, tape.all_of(rest)) for rest in (of_x, of_y))
-        either = next(rests)._with(next(rests), "union", _union, 0.0, 1.0).places
-        asked = np.concatenate([common, either[:, None]], axis=1)
-        found[differ] = tape.product(tape.all_of(common), either, asked)
-    return found
-
-
-def _compared(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """Row by row the events of both, of the first alone, and of the second alone.
-
-    They stand where they stood; the places of all others hold -1.
-    """
-    same = (x[:, :, None] == y[:, None, :]) & (x >= 0)[:, :, None]
-    of_both = same.any(axis=2)
-    return [
-        np.where(of_both, x, -1),
-        np.where(of_both, -1, x),
-        np.where(same.any(axis=1), -1, y),
-    ]
-
-
-def _packed(events: np.ndarray) -> np.ndarray:
-    """Row by row the same events, the youngest first, in as few columns as can be."""
-    width = max(1, int((events >= 0).sum(axis=1).max()))
-    return -np.sort(-events, axis=1)[:, :width]
-
-
-def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a + b - a * b
-
-
-def _spread(a: Symbol, b: Symbol) -> list[np.ndarray]:
-    """The places of two symbols, as vectors of one size."""
-    size = max(len(a.places), len(b.places))
-    return [x.spread(size).places for x in (a, b)]
-
-
-class symbolic:
-    """What `keras_l0.analysis.logic` needs of an array namespace, for symbols."""
-
-    @staticmethod
-    def both(a: Any, b: Any) -> Any:
-        """`logic.and_`."""
-        return a.both(b) if isinstance(a, Symbol) else b.both(a)
-
-    @staticmethod
-    def union(a: Any, b: Any) -> Any:
-        """`logic.or_`."""
-        return a.union(b) if isinstance(a, Symbol) else b.union(a)
-
-    @staticmethod
-    def any(a: Symbol) -> Any:
-        """`logic.any_`."""
-        if (a.known == 1).any():
-            return np.ones(1)
-        left = a.at(a.known != 0)
-        return left.tape.compute("any", left, size=1)
-
-    @staticmethod
-    def rows_any(a: Symbol, rows: int) -> Any:
-        """`logic.rows_any`."""
-        return a.tape.compute("rows_any", a, data=rows, size=rows)
-
-    @staticmethod
-    def sum(a: Symbol) -> Any:
-        left = a.unknown
-        varying = a.tape.compute("sum", left, size=1)
-        return (varying + float(np.nansum(a.known)))[0]
-
-    @staticmethod
-    def take(a: Symbol, indices: np.ndarray, axis: int = 0) -> Any:
-        return a[indices]
-
-    @staticmethod
-    def concatenate(parts: Sequence[Any]) -> Any:
-        tape = next(p.tape for p in parts if isinstance(p, Symbol))
-        found = [as_symbol(tape, p) for p in parts]
-        return Symbol(
-            tape,
-            np.concatenate([p.places for p in found]),
-            np.concatenate([p.known for p in found]),
-        )
-
-    @staticmethod
-    def maximum(a: Any, b: Any) -> Any:
-        return a.maximum(b) if isinstance(a, Symbol) else b.maximum(a)
-
-    @staticmethod
-    def first(a: Symbol) -> Any:
-        """`logic.first`."""
-        return a.tape.compute("first", a, size=len(a.known))
-
-    @staticmethod
-    def interpolate(grid: Any, x: Any, y: Any) -> Any:
-        """`grids.interpolate`."""
-        tape = x.tape if isinstance(x, Symbol) else y.tape
-        found = (as_symbol(tape, one) for one in (x, y))
-        return tape.compute("interpolate", *found, data=grid, size=1)[0]
-
-    @staticmethod
-    def group_any(a: Symbol, groups: np.ndarray, count: int) -> Any:
-        """`logic.group_any`."""
-        known = np.zeros(count)
-        np.maximum.at(known, groups, np.where(np.isnan(a.known), 0.0, a.known))
-        left = np.isnan(a.known) & (known[groups] < 1)
-        members = np.unique(np.stack([groups[left], a.places[left]]), axis=1)
-        groups, places = members
-        # A number that stands beside an unknown one is one more member.
-        beside = np.unique(groups[known[groups] > 0])
-        groups = np.concatenate([groups, beside])
-        places = np.concatenate([places, np.full(len(beside), -1)])
-        values = np.where(places < 0, known[groups], np.nan)
-        alone = np.bincount(groups, minlength=count)[groups] == 1
-        found = np.full(count, -1)
-        found[groups[alone]] = places[alone]
-        known[groups] = np.nan
-        if not alone.all():
-            targets, where = np.unique(groups[~alone], return_inverse=True)
-            rest = Symbol(a.tape, places[~alone], values[~alone])
-            data = where.astype("int32")
-            result = a.tape.compute("group", rest, data=data, size=len(targets))
-            found[targets] = result.places
-        return Symbol(a.tape, found, known).folded()
