@@ -98,3 +98,16 @@ def require_probability(name: str, value: Any) -> float:
     return require_real(
         name, value, "strictly between 0 and 1", lambda number: 0 < number < 1
     )
+
+
+def check_field(owner: Any, name: str, check: Callable[..., Any], *rest: Any) -> None:
+    """Replaces a field of a frozen dataclass by what a check makes of it.
+
+    Args:
+        owner: The dataclass.
+        name: The field's name.
+        check: One of the functions above: from a name and a value to the value, as a
+            number of Python's that any file can hold.
+        rest: What else ``check`` takes.
+    """
+    object.__setattr__(owner, name, check(name, getattr(owner, name), *rest))

@@ -10,6 +10,7 @@ import keras
 
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.arguments import (
+    check_field,
     is_integer,
     require_integer,
     require_one_of,
@@ -74,7 +75,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in MEASURES:
-            _require_amount(name, getattr(self, name))
+            check_field(self, name, _amount)
         if not self.limits:
             raise ValueError(
                 "A `Budget` must limit `params`, `macs`, `bytes` or `latency`. "
@@ -100,8 +101,8 @@ class Budget:
         require_one_of("inputs", self.inputs, INPUT_MODES)
         if self.ramp_steps is not None:
             steps = "None, or a number of training steps, an integer"
-            require_integer("ramp_steps", self.ramp_steps, 0, steps)
-        require_integer("min_units", self.min_units, 0)
+            check_field(self, "ramp_steps", require_integer, 0, steps)
+        check_field(self, "min_units", require_integer, 0)
 
     def _check_table(self) -> None:
         if self.table is not None and not isinstance(self.table, LatencyTable):
@@ -195,14 +196,14 @@ def as_budgets(budget: Any) -> tuple[Budget, ...]:
     return (Budget.get(budget),)
 
 
-def _require_amount(name: str, value: Any) -> None:
+def _amount(name: str, value: Any) -> float | int | None:
+    """A limit as a number of Python's, whose type says what it means."""
     if value is None:
-        return
+        return None
     if is_integer(value):
         what = "a share in (0, 1], a float, or an absolute number, an integer"
-        require_integer(name, value, 1, what)
-        return
-    require_real(
+        return require_integer(name, value, 1, what)
+    return require_real(
         name,
         value,
         "in (0, 1], a share (an absolute number is an integer)",

@@ -15,6 +15,7 @@ from keras.src.models.functional import Functional
 from keras_l0.analysis.copying import assign_weights, carry_vocabularies
 from keras_l0.analysis.graph import deep_recursion, require_graph
 from keras_l0.budget import Budget, SetByBudget, as_budgets
+from keras_l0.closing import close, to_close
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates
@@ -23,6 +24,8 @@ from keras_l0.layers.finding import require_finite_gates
 _RAMP_STEPS = 2000
 # What a multiplier gains, at most, over as many steps as the ramp has.
 _GAIN = 100.0
+# After this share of the epochs, gates are closed that are over the limit.
+_CLOSING = 0.75
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -155,16 +158,24 @@ class BudgetedModel(Functional):
             return super().fit(*args, **kwargs)
         fit = super().fit
         bound = inspect.signature(fit).bind(*args, **kwargs)
-        callbacks = bound.arguments.get("callbacks")
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(_Ramp())
-        else:
-            given = keras.tree.flatten(callbacks) if callbacks else []
-            bound.arguments["callbacks"] = [*given, _Ramp()]
         if getattr(self, "train_function", None) is None:
             # What a closed channel is at rest is what the weights make of it now.
             self._constraints = Constraints(self, self.budgets)
-        return fit(*bound.args, **bound.kwargs)
+        callbacks = bound.arguments.get("callbacks")
+        # First: what others save or measure at the end of an epoch is what goes on.
+        ramp = _Ramp(bound.arguments.get("epochs", 1))
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            given = keras.tree.flatten(callbacks) if callbacks else []
+            bound.arguments["callbacks"] = [ramp, *given]
+            return fit(*bound.args, **bound.kwargs)
+        # A list that is made already, `fit` takes as it is.
+        ramp.set_model(self)
+        ramp.set_params(callbacks.params)
+        callbacks.callbacks.insert(0, ramp)
+        try:
+            return fit(*bound.args, **bound.kwargs)
+        finally:
+            callbacks.callbacks.remove(ramp)
 
     @property
     def chosen_ramp(self) -> int | None:
@@ -185,7 +196,19 @@ class BudgetedModel(Functional):
 
 
 class _Ramp(keras.callbacks.Callback):
-    """Tells a budgeted model how long it will be trained."""
+    """Tells a budgeted model how long it will be trained, and closes what is too much.
+
+    Multipliers come near the limit, but gates are not divisible, and as the learning
+    rate falls the last ones hardly move. So whatever is over the limit after most of
+    the epochs is closed for good, and the others learn to do without in what is left.
+
+    Args:
+        epochs: Of this training.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.model.ramp[1]:
@@ -193,14 +216,16 @@ class _Ramp(keras.callbacks.Callback):
         steps = self.params.get("steps")
         chosen = self.model.chosen_ramp
         if chosen or steps:
-            self.model.set_ramp(chosen or steps * self.params["epochs"] // 2)
+            self.model.set_ramp(chosen or steps * self.epochs // 2)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         require_finite_gates(self.model)
         # Of a generator, the first epoch tells.
         step, ramp = self.model.ramp
         if not ramp:
-            self.model.set_ramp(step * self.params["epochs"] // 2)
+            self.model.set_ramp(step * self.epochs // 2)
+        elif _CLOSING * self.epochs <= epoch + 1 < self.epochs and step >= ramp:
+            close(self.model, to_close(self.model, self.model.budgets))
 
 
 class _Share(keras.regularizers.Regularizer):

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_l0.arguments import require_integer
-from keras_l0.budgeted import BudgetedModel
-from keras_l0.layers import find_gates
-
-# What makes the layers that draw in training draw nothing.
-_QUIET = {
-    keras.layers.Dropout: "rate",
-    keras.layers.GaussianDropout: "rate",
-    keras.layers.AlphaDropout: "rate",
-    keras.layers.GaussianNoise: "stddev",
-}
 
 
 def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Model:
     """Estimates the statistics of BatchNormalization anew, under test-time gates.
 
     In training the statistics follow activations under random gates; at test time
-    gates are what they are. All batches count alike. Gates, weights and the state of a
-    budget stay as they are, and nothing is drawn: no gates, no dropout.
+    gates are what they are. So everything but the normalizations runs as at test time:
+    nothing is drawn, no weights change, and a budget does not notice. All batches count
+    alike.
 
     Args:
         model: A model with gates, or a stripped one. Its moving means and variances are
             set in place; those of frozen layers stay.
-        data: Training inputs as `model.predict` takes them: an array, a list or a dict
-            of arrays, or an iterable of batches (of tuples, the first part counts).
+        data: Training inputs: an array, a list or a dict of arrays, one for each
+            input, or an iterable of batches, or a function that returns one (of tuples,
+            the first part counts).
         batch_size: Examples per batch, of arrays.
 
     Returns:
@@ -40,7 +34,8 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If there is no data, or ``batch_size`` is no integer >= 1.
+        ValueError: If there is no data, arrays differ in length, or ``batch_size`` is
+            no integer >= 1. Statistics are then what they were.
 
     Example:
         >>> import numpy as np, keras, keras_l0
@@ -55,47 +50,52 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
             f"Received: {model!r} of type {type(model).__name__}"
         )
     require_integer("batch_size", batch_size, 1)
-    layers = list(model._flatten_layers())
-    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
-    gates = find_gates(model)
-    # (object, attribute, value for the time being)
-    changes: list[tuple[Any, str, Any]] = [(g, "trainable", False) for g in gates]
-    changes += [
-        (layer, name, 0.0)
-        for layer in layers
-        for kind, name in _QUIET.items()
-        if isinstance(layer, kind)
-    ]
-    changes += [(norm, "momentum", 0.0) for norm in norms]
-    before = [(thing, name, getattr(thing, name)) for thing, name, _ in changes]
-    states = [
-        (weight, ops.convert_to_numpy(weight))
-        for layer in layers
-        if isinstance(layer, BudgetedModel) and layer.budgets
-        for weight in layer.state
-    ]
+    kind = keras.layers.BatchNormalization
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    before = [(norm.momentum, _statistics(norm)) for norm in norms]
+    number = -1
     try:
-        for thing, name, value in changes:
-            setattr(thing, name, value)
-        number = -1
+        for norm in norms:
+            # They alone train; `training=True` for all would draw gates and dropout.
+            norm.call = functools.partial(_in_training, norm.call)
         for number, batch in enumerate(_batches(data, batch_size)):
             for norm in norms:
                 norm.momentum = number / (number + 1)
-            model(batch, training=True)
+            model(batch, training=False)
+    except BaseException:
+        for _, statistics in before:
+            for weight, value in statistics:
+                weight.assign(value)
+        raise
     finally:
-        for thing, name, value in before:
-            setattr(thing, name, value)
-        for weight, value in states:
-            weight.assign(value)
+        for norm, (momentum, _) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            vars(norm).pop("call", None)
     if number < 0:
         raise ValueError("`data` must hold at least one batch. Received: none")
     return model
 
 
+def _statistics(norm: keras.layers.BatchNormalization) -> list[tuple[Any, Any]]:
+    """Its moving statistics, and what they are now."""
+    weights = norm.moving_mean, norm.moving_variance
+    return [(weight, np.array(ops.convert_to_numpy(weight))) for weight in weights]
+
+
+def _in_training(call: Callable[..., Any], inputs: Any, **options: Any) -> Any:
+    return call(inputs, **{**options, "training": True})
+
+
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:
     arrays = keras.tree.flatten(data)
     if all(hasattr(array, "shape") for array in arrays):
-        for start in range(0, len(arrays[0]) if arrays else 0, batch_size):
+        lengths = [len(array) for array in arrays]
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                "`data` must hold as many examples for each input. "
+                f"Received: arrays of {', '.join(map(str, lengths))} examples"
+            )
+        for start in range(0, max(lengths, default=0), batch_size):
             yield keras.tree.map_structure(
                 lambda array, at=start: ops.convert_to_tensor(
                     array[at : at + batch_size]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_l0.analysis.passes import Analysis
+from keras_l0.analysis.passes import INPUT_MODES, Analysis
+from keras_l0.arguments import require_one_of
 from keras_l0.budgeted import BudgetedModel
 from keras_l0.layers.finding import require_finite_gates
 
@@ -28,8 +28,8 @@ class Density(keras.callbacks.Callback):
         inputs: As in `keras_l0.strip`.
 
     Raises:
-        ValueError: In `fit`, if the model has no readable graph, ``inputs`` is unknown,
-            or a gate is not a finite number any more, which is named.
+        ValueError: If ``inputs`` is unknown; in `fit`, if the model has no readable
+            graph, or a gate is not a finite number any more, which is named.
 
     Example:
         >>> import numpy as np, keras, keras_l0
@@ -44,6 +44,7 @@ class Density(keras.callbacks.Callback):
 
     def __init__(self, inputs: str = "keep") -> None:
         super().__init__()
+        require_one_of("inputs", inputs, INPUT_MODES)
         self.inputs = inputs
         self._values: dict[str, float] = {}
         # The parameters with all gates open, when training began.
@@ -72,9 +73,8 @@ class Density(keras.callbacks.Callback):
         # Anew each time: what a closed channel is at rest moves with the statistics.
         analysis = Analysis(self.model, self.inputs)
         if not self._dense:  # Once: units may leave the model while it trains.
-            ones = [np.ones(gate.count) for gate in analysis.gates]
-            self._dense = float(analysis.evaluate(ones).total.params)
-        total = analysis.evaluate(analysis.test_open()).total
+            self._dense = float(analysis.all_open().total.params)
+        total = analysis.deployed().total
         self._values = {
             # Of no parameters, all are there.
             "density": float(total.params) / self._dense if self._dense else 1.0,
@@ -100,6 +100,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         inputs: As in `keras_l0.strip`.
         **kwargs: What `keras.callbacks.TensorBoard` takes.
 
+    Raises:
+        ValueError: If ``inputs`` is unknown.
+
     Example:
         >>> import keras_l0
         >>> board = keras_l0.callbacks.TensorBoard("logs")  # doctest: +SKIP
@@ -108,16 +111,17 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def __init__(self, *args: Any, inputs: str = "keep", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        require_one_of("inputs", inputs, INPUT_MODES)
         self.inputs = inputs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        size = Analysis(self.model, self.inputs)
-        total = size.evaluate(size.test_open()).total.whole()
+        analysis = Analysis(self.model, self.inputs)
+        total = analysis.deployed().total.whole()
         with self._train_writer.as_default():
             for name, value in zip(("params", "macs"), total, strict=True):
                 self.summary.scalar(f"gates/{name}", value, step=epoch)
-            for gate in size.gates:
+            for gate in analysis.gates:
                 name = gate.path
                 is_open = keras.ops.convert_to_numpy(gate.test_gates) > 0
                 self.summary.scalar(f"gates/{name}/open", is_open.mean(), step=epoch)

@@ -11,7 +11,12 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.graph import require_graph
-from keras_l0.arguments import require_integer, require_probability, require_real
+from keras_l0.arguments import (
+    check_field,
+    require_integer,
+    require_probability,
+    require_real,
+)
 from keras_l0.compaction import closed_for_good, compacted, require_inputs
 from keras_l0.layers import find_gates
 from keras_l0.narrowing import Narrowing
@@ -50,10 +55,10 @@ class Compaction:
     inputs: str = "keep"
 
     def __post_init__(self) -> None:
-        require_probability("max_open", self.max_open)
-        require_real("min_saving", self.min_saving, "in (0, 1)", lambda x: 0 < x < 1)
-        require_integer("patience", self.patience, 1)
-        require_integer("times", self.times, 0)
+        check_field(self, "max_open", require_probability)
+        check_field(self, "min_saving", require_real, "in (0, 1)", lambda x: 0 < x < 1)
+        check_field(self, "patience", require_integer, 1)
+        check_field(self, "times", require_integer, 0)
         require_inputs(self.inputs)
 
 

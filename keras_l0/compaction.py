@@ -138,18 +138,19 @@ def compacted(
         _carry_draws(old, new_layer)
     if verify:
         verify_equal(cut.analysis, cut.evaluation, new, data, "the compacted model")
-    number = {id(w): k for k, w in enumerate(model.weights)}
-    for values in also:
-        values[:] = [
-            np.ravel(values[number[id(old)]])[places]
-            for old, places in (origins[id(w)] for w in new.weights)
-        ]
     if model.compiled:
         settings = dict(model._compile_config.config)
         if model.optimizer is not None:
             trained = model.trainable_variables, new.trainable_variables
             settings["optimizer"] = carried(model.optimizer, *trained, origins)
         new.compile(**settings)
+    # Last: from here on nothing fails that would leave the source with cut values.
+    number = {id(w): k for k, w in enumerate(model.weights)}
+    for values in also:
+        values[:] = [
+            np.ravel(values[number[id(old)]])[places]
+            for old, places in (origins[id(w)] for w in new.weights)
+        ]
     return new
 
 

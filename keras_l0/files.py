@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -55,26 +56,35 @@ def check_destination(path: str | os.PathLike[str], argument: str = "path") -> P
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
+    """`write_together` for one file."""
+    write_together({path: content})
 
-    The bytes go to a temporary file in the same folder, which then takes the place of
-    ``path`` (of the file it points to, if it is a link). Whatever fails, an earlier
-    file stays as it was and the temporary one is removed.
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files whole or not at all, all of them or none.
+
+    The bytes go to temporary files in the same folders, which then take the places of
+    the paths (of the files they point to, if they are links). If a file cannot be
+    written, earlier ones stay as they were and the temporary ones are removed.
 
     Args:
-        path: Where the file is to go.
-        content: Its bytes.
+        contents: Where each file is to go, and its bytes.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError: If a file cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporaries: dict[Path, Path] = {}
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        for path, content in contents.items():
+            target = Path(os.path.realpath(path))
+            temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+            temporaries[temporary] = target
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, target in temporaries.items():
+            os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)

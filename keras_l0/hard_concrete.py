@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_l0.arguments import require_probability, require_real
+from keras_l0.arguments import check_field, require_probability, require_real
 
 # Keeps log(u) and log(1 - u) finite in float32 without moving any quantile visibly.
 _NOISE_EPSILON = 1e-6
@@ -52,9 +52,9 @@ class HardConcrete:
     zeta: float = 1.1
 
     def __post_init__(self) -> None:
-        require_real("beta", self.beta, "> 0", lambda value: value > 0)
-        require_real("gamma", self.gamma, "< 0", lambda value: value < 0)
-        require_real("zeta", self.zeta, "> 1", lambda value: value > 1)
+        check_field(self, "beta", require_real, "> 0", lambda value: value > 0)
+        check_field(self, "gamma", require_real, "< 0", lambda value: value < 0)
+        check_field(self, "zeta", require_real, "> 1", lambda value: value > 1)
 
     @property
     def log_odds_shift(self) -> float:

@@ -174,7 +174,7 @@ class LatencyTable:
         require_graph(model)
         analysis = Analysis(model, inputs)
         timing = self.timing(analysis)
-        return self.overhead + float(timing(analysis.evaluate(analysis.test_open())))
+        return self.overhead + float(timing(analysis.deployed()))
 
     def timing(self, analysis: Analysis, names: Iterable[str] = ()) -> Timing:
         """What the table says of a model's layers, of all or of those named.

@@ -12,7 +12,7 @@ from keras_l0.layers.gate import VARIABLE
 
 def exclude_from_weight_decay(
     optimizer: keras.optimizers.Optimizer,
-    var_names: Iterable[str] = (),
+    var_names: str | Iterable[str] = (),
     var_list: Iterable[Any] = (),
 ) -> Any:
     """Tells an optimizer with weight decay (AdamW, for one) to leave gates alone.
@@ -25,14 +25,15 @@ def exclude_from_weight_decay(
 
     Args:
         optimizer: An optimizer that is not built yet.
-        var_names: Parts of names of further variables to exclude, such as ``"bias"``.
+        var_names: Parts of names of further variables to exclude, such as ``"bias"``;
+            one, or several of them.
         var_list: Further variables to exclude.
 
     Returns:
         The optimizer.
 
     Raises:
-        TypeError: If ``optimizer`` is not a Keras optimizer.
+        TypeError: If ``optimizer`` is not a Keras optimizer, or a name not a string.
         ValueError: If it is built already.
 
     Example:
@@ -51,8 +52,15 @@ def exclude_from_weight_decay(
             "`optimizer` must not be built yet: exclude gates from its weight decay "
             f"before `fit`. Received: {optimizer!r}"
         )
-    names = [VARIABLE, *var_names]
-    inner.exclude_from_weight_decay(var_list=list(var_list), var_names=names)
+    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            "`var_names` must be parts of names of variables, strings. "
+            f"Received: var_names={var_names!r}"
+        )
+    inner.exclude_from_weight_decay(
+        var_list=list(var_list), var_names=[VARIABLE, *names]
+    )
     return optimizer
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_l0.layers import find_gates
+from keras_l0.packages import required
 
 
 def plot_gates(
@@ -31,7 +32,7 @@ def plot_gates(
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If the model has no gates, or a shape does not fit.
+        ValueError: If the model has no gates, or a name or shape fits none.
 
     Example:
         >>> import keras, keras_l0
@@ -42,6 +43,12 @@ def plot_gates(
     gates = find_gates(model)
     if not gates:
         raise ValueError(f"`model` must have gates. Received: {model.name!r}")
+    for name in shapes or {}:
+        if not any(_is_of(gate, name) for gate in gates):
+            raise ValueError(
+                "`shapes` must go by names of gates or of their layers, of "
+                f"{', '.join(repr(gate.path) for gate in gates)}. Received: {name!r}"
+            )
     columns = min(3, len(gates))
     rows = math.ceil(len(gates) / columns)
     figure = _figure(4 * columns, 3 * rows)
@@ -50,7 +57,7 @@ def plot_gates(
         probable = keras.ops.convert_to_numpy(gate.prob_open)
         is_open = keras.ops.convert_to_numpy(gate.test_gates) > 0
         for name, shape in (shapes or {}).items():
-            if f"/{name}/" in f"/{gate.path}/":
+            if _is_of(gate, name):
                 if math.prod(shape) != gate.count:
                     raise ValueError(
                         f"`shapes` must give {gate.path!r} a shape of {gate.count} "
@@ -70,6 +77,10 @@ def plot_gates(
         axes.set_title(f"{gate.path}: {int(is_open.sum())} of {gate.count}", size=9)
     figure.tight_layout()
     return figure
+
+
+def _is_of(gate: Any, name: str) -> bool:
+    return f"/{name}/" in f"/{gate.path}/"
 
 
 def plot_history(
@@ -124,8 +135,6 @@ def plot_history(
 
 
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures take matplotlib: pip install matplotlib") from error
-    return Figure(figsize=(width, height))
+    return required("matplotlib.figure", "A picture", "demo").Figure(
+        figsize=(width, height)
+    )

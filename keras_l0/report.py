@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import keras
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
+from keras_l0.printing import printed
 
 
 class Densities:
@@ -113,7 +113,7 @@ def profile_of(analysis: Analysis) -> Profile:
     """`profile` of a model that has been analysed already."""
     dense = analysis.all_open()
     *expected, expected_total = analysis.expected_sizes()
-    deployed = analysis.evaluate(analysis.test_open())
+    deployed = analysis.deployed()
     layers = [
         LayerProfile(
             name=step.node.name,
@@ -158,16 +158,9 @@ def summary(
         TypeError: As `profile` does.
         ValueError: As `profile` does.
     """
-    from rich.console import Console
-
     report = profile(model, inputs)
-    text = io.StringIO()
-    console = Console(file=text, width=line_length, no_color=True, highlight=False)
-    title = f'Model "{model.name}" and its gates'
-    console.print(_table(report, title), markup=False)
-    for sentence in _sentences(report):
-        console.print(sentence, markup=False)
-    (print_fn or print)(text.getvalue())
+    table = _table(report, f'Model "{model.name}" and its gates')
+    (print_fn or print)(printed([table, *_sentences(report)], line_length))
 
 
 def _table(report: Profile, title: str) -> Any:

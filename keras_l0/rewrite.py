@@ -20,8 +20,8 @@ from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.rules.barriers import blaming
 from keras_l0.analysis.rules.gate import GateRule, scaled
 from keras_l0.budget import Budget
-from keras_l0.closing import fitting
 from keras_l0.devices import replicated, require_one_process
+from keras_l0.fitting import fitting
 from keras_l0.verification import require_plain, require_promised, verify_equal
 
 
@@ -100,7 +100,7 @@ def strip(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",
             stacklevel=2,
         )
-    evaluation = analysis.evaluate(analysis.test_open())
+    evaluation = analysis.deployed()
     with replicated():
         stripped = Rewriter(analysis, evaluation).run()
     require_plain(analysis, stripped)
@@ -217,7 +217,7 @@ class Rewriter:
             build=lambda *new: self._build(step, *new),
             rescale=lambda i: self._rescaled(step.ins[i]),
         )
-        with blaming(step.rule):
+        with blaming(step.node, step.rule):
             visible = len(step.visible)
             constants, results = self._called(step, site)
             for slot, keep, value, (tensor, scale) in zip(

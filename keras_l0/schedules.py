@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_l0.arguments import require_integer, require_real
+from keras_l0.arguments import check_field, require_integer, require_real
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -44,8 +44,8 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
     delay: int = 0
 
     def __post_init__(self) -> None:
-        require_real("l0", self.l0, ">= 0", lambda value: value >= 0)
-        _require_steps("delay", self.delay, 0)
+        check_field(self, "l0", require_real, ">= 0", lambda value: value >= 0)
+        check_field(self, "delay", _steps, 0)
 
     def __call__(self, step: Any) -> Any:
         return self.l0 * ops.cast(_float(step) >= self.delay, "float32")
@@ -83,9 +83,9 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
     delay: int = 0
 
     def __post_init__(self) -> None:
-        require_real("l0", self.l0, ">= 0", lambda value: value >= 0)
-        _require_steps("steps", self.steps, 1)
-        _require_steps("delay", self.delay, 0)
+        check_field(self, "l0", require_real, ">= 0", lambda value: value >= 0)
+        check_field(self, "steps", _steps, 1)
+        check_field(self, "delay", _steps, 0)
 
     def progress(self, step: Any) -> Any:
         """How far along the rise is: 0 before it, 1 after it."""
@@ -126,5 +126,5 @@ def _float(step: Any) -> Any:
     return ops.cast(step, "float32")
 
 
-def _require_steps(name: str, value: Any, least: int) -> None:
-    require_integer(name, value, least, "a number of training steps, an integer")
+def _steps(name: str, value: Any, least: int) -> int:
+    return require_integer(name, value, least, "a number of training steps, an integer")

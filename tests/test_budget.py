@@ -1,5 +1,8 @@
 """Budgets: what they take, what they refuse, and that training keeps them."""
 
+import fractions
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +56,12 @@ def test_amounts_out_of_range(name, value):
 def test_amounts_of_another_type(value):
     with pytest.raises(TypeError, match="`params` must be .*Received: params="):
         Budget(params=value)
+
+
+def test_numbers_of_any_kind_mean_what_those_of_python_mean():
+    assert Budget(params=np.float32(0.5)).limits == Budget(params=0.5).limits
+    assert type(Budget(macs=np.int64(900)).macs) is int
+    assert type(Budget(macs=fractions.Fraction(1, 2)).macs) is float
 
 
 @pytest.mark.parametrize(
@@ -311,6 +320,27 @@ def test_frozen_gates_are_counted_but_stay():
     assert density(model) <= 0.53
 
 
+def test_what_is_over_the_limit_closes_for_good_before_the_end():
+    slow = keras_l0.GateOptions(learning_rate_multiplier=1e-3)
+    stack = [
+        keras.Input((10,)),
+        *(L0Dense(40, "relu", gate_options=slow) for _ in range(2)),
+        keras.layers.Dense(2),
+    ]
+    model = with_budget(keras.Sequential(stack), Budget(params=0.5))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    shares = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shares.append(density(model))
+    )
+    fit = functools.partial(model.fit, *data(128), batch_size=64, verbose=0)
+    fit(epochs=8, callbacks=[noted])
+    assert set(shares[:5]) == {1.0}
+    # Gates that are closed stay closed: this learning rate would never open them.
+    assert len(set(shares[5:])) == 1 and 0.45 < shares[-1] <= 0.5
+    assert model.budgets[0].limits == {"params": 0.5}
+
+
 def test_convolutions():
     model = keras.Sequential(
         [
@@ -387,6 +417,16 @@ def test_fit_says_how_long_the_ramp_is():
     model = with_budget(network(), Budget(params=0.5, ramp_steps=5))
     train(model, epochs=1)
     assert model.ramp == (8, 5)
+
+
+def test_a_list_of_callbacks_that_is_made_already_stays_as_it_is():
+    model = with_budget(network(), Budget(params=0.5))
+    model.compile("adam", "mse")
+    once = keras.callbacks.CallbackList(add_history=True, model=model)
+    for _ in range(2):
+        model.fit(*data(128), batch_size=64, epochs=4, verbose=0, callbacks=once)
+    assert [type(one).__name__ for one in once.callbacks] == ["History"]
+    assert model.ramp == (16, 4)
 
 
 def test_a_generator_says_it_after_an_epoch():

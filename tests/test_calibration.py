@@ -81,7 +81,62 @@ def test_a_budget_does_not_notice():
     assert (model.ramp, model.multiplier) == before
 
 
+DRAWING = {
+    "dropout": lambda: [layers.Dropout(0.5)],
+    "noise": lambda: [layers.GaussianNoise(0.9)],
+    "recurrent": lambda: [
+        layers.Reshape((2, 3)), layers.LSTM(6, dropout=0.5, recurrent_dropout=0.5)
+    ],
+    "augmentation": lambda: [
+        layers.Reshape((2, 3, 1)), layers.RandomFlip(), layers.Flatten()
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_nothing_else_is_as_in_training(kind):
+    stack = [keras.Input((6,)), *DRAWING[kind](), layers.Dense(3, name="before")]
+    model = keras.Sequential([*stack, layers.BatchNormalization(name="norm")])
+    h = after(model, "before").predict(data(), verbose=0)
+    before = [np.array(w) for w in model.get_weights()]
+    calibrate(model, data())
+    norm = model.get_layer("norm")
+    found = keras.ops.convert_to_numpy(norm.moving_variance)
+    np.testing.assert_allclose(found, h.var(0), rtol=1e-4, atol=1e-5)
+    for a, b in zip(before[:-2], model.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "call" not in vars(norm)
+
+
+def test_weights_that_change_in_training_stay():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.SpectralNormalization(layers.Dense(3)),
+            layers.BatchNormalization(),
+        ]
+    )
+    before = [w.copy() for w in model.layers[0].get_weights()]
+    calibrate(model, data())
+    for a, b in zip(before, model.layers[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_statistics_stay_where_a_batch_fails():
+    model = network()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="incompatible"):
+        calibrate(model, iter([data(), data()[:, :3]]))
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert model.get_layer("first").momentum == 0.99
+
+
 def test_bad_input():
+    two = [keras.Input((2,)), keras.Input((2,))]
+    sum_of_two = keras.Model(two, layers.Add()(two))
+    with pytest.raises(ValueError, match="as many examples.*arrays of 4, 3 examples"):
+        calibrate(sum_of_two, [np.ones((4, 2)), np.ones((3, 2))])
     with pytest.raises(TypeError, match="`model` must be a Keras model"):
         calibrate(layers.Dense(2), data())
     with pytest.raises(ValueError, match="at least one batch"):

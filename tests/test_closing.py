@@ -70,6 +70,16 @@ def test_the_least_likely_close_first():
     np.testing.assert_array_equal(kept, np.arange(40 - len(kept), 40))
 
 
+def test_frozen_gates_stay_what_they_are():
+    model = network()
+    first, second = keras_l0.gates(model)
+    first.trainable = False
+    first.assign_log_alpha([-1.0] * first.count)
+    second.assign_log_alpha([3.0] * second.count)
+    stripped = strip(model, budget=Budget(params=0.4))
+    assert [layer.units for layer in stripped.layers[1:]] == [40, 9, 2]
+
+
 def test_of_gates_alike_those_that_cost_less_close_first():
     model = add_gates(residual())
     before = {x.name: x.kept for x in keras_l0.profile(model).layers}

@@ -362,6 +362,20 @@ def test_state_that_cannot_be_cut_is_an_error():
         compact(model)
 
 
+def test_weights_to_put_back_stay_whole_where_it_goes_wrong():
+    model = shaken(dense(optimizer=keras.optimizers.Adafactor()))
+    best = keras.callbacks.EarlyStopping(
+        "loss", min_delta=1e9, patience=99, restore_best_weights=True
+    )
+    with pytest.warns(UserWarning, match="trains on with all its units"):
+        history = fit_compacting(
+            model, *data(), 48, 5, verbose=0, callbacks=[best],
+            compaction=Compaction(patience=1),
+        )  # fmt: skip
+    assert history.model is model
+    assert [w.shape for w in best.best_weights] == [w.shape for w in model.weights]
+
+
 def test_a_run_outlives_what_goes_wrong(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("it disagrees")

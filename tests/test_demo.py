@@ -222,12 +222,14 @@ def test_file_that_disagrees_fails(untrained, monkeypatch):
         ("to_tflite", OSError, "The dense model's TFLite file: no."),
     ],
 )
-def test_step_that_refuses_fails(step, error, said, untrained, monkeypatch):
+def test_step_that_refuses_fails(step, error, said, untrained, monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise error("no.")
 
     monkeypatch.setattr(pipeline, step, refuse)
     assert said in sentence(demo(*untrained))
+    # So the same command can be given again.
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_nan_is_a_difference():

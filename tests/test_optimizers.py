@@ -53,7 +53,15 @@ def test_what_else_is_excluded():
     assert (keras.ops.convert_to_numpy(other) < 1).all()
 
 
+def test_one_name_is_one_name():
+    optimizer = keras_l0.exclude_from_weight_decay(decaying(), var_names="bias")
+    log_alpha, kernel, bias = trained(optimizer)
+    assert (log_alpha == [-3, 3]).all() and (bias == 1).all() and (kernel < 1).all()
+
+
 def test_exclusions_are_checked():
+    with pytest.raises(TypeError, match="`var_names` must be.*Received: var_names="):
+        keras_l0.exclude_from_weight_decay(decaying(), var_names=[3])
     with pytest.raises(TypeError, match="`optimizer` must be .*Received: 'adamw'"):
         keras_l0.exclude_from_weight_decay("adamw")
     optimizer = decaying()

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from keras import layers
 
 import keras_l0
+from keras_l0.analysis.passes import Analysis
 from keras_l0.cli import main
-from keras_l0.page.features import png
+from keras_l0.page.features import filters, png
 from keras_l0.page.lanes import Lanes
 
 pytest.importorskip("jinja2")
@@ -81,6 +82,18 @@ def test_all_parts_are_there(page, model):
     filters = re.findall(r'alt="filter \d, (\w+)"', page)
     assert filters.count("removed") == 0  # `norm` holds all of them.
     assert "6 of 6 filters stay" in text
+
+
+def test_filters_of_a_transposed_convolution_are_told_by_its_outputs(tmp_path):
+    conv = keras_l0.layers.L0Conv2DTranspose(3, 3, name="up")
+    model = keras.Sequential([keras.Input((8, 8, 3)), conv, layers.Conv2D(2, 1)])
+    keras_l0.gates(model)[0].assign_log_alpha([9, -9, 9])
+    (found,) = [filters(Analysis(model))]
+    kernel = keras.ops.convert_to_numpy(conv.kernel)
+    levels = 127.5 + 127.5 * kernel / np.abs(kernel).max()
+    expected = [png(levels[:, :, i].astype("uint8")) for i in range(3)]
+    assert [one.picture for one in found.shown] == expected
+    assert [one.kept for one in found.shown] == [True, False, True]
 
 
 def test_names_are_text(page):

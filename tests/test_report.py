@@ -80,6 +80,8 @@ def test_a_picture_of_gates(tmp_path):
     figure.savefig(tmp_path / "gates.png")
     with pytest.raises(ValueError, match="pixels' a shape of 16 gates.*\\(5, 5\\)"):
         keras_l0.plot_gates(network(), shapes={"pixels": (5, 5)})
+    with pytest.raises(ValueError, match="`shapes` must go by .*Received: 'pixel'"):
+        keras_l0.plot_gates(network(), shapes={"pixel": (4, 4)})
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
     with pytest.raises(ValueError, match="must have gates. Received: 'plain'"):
         keras_l0.plot_gates(plain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from keras_l0.analysis.logic import (
     or_,
     take,
 )
+from keras_l0.analysis.rules.barriers import blaming
 
 if TYPE_CHECKING:
     from keras_l0.analysis.passes import Analysis, Step
@@ -91,9 +93,13 @@ class Evaluator:
         decided = self.analysis.fill_up(decided, exists)
         keep = [and_(take(decided, self._atoms(i)), exists[i]) for i in self.slots]
         kept = dict(enumerate(keep))
-        sizes = [step.size(flows, kept) for step in self.analysis.steps]
+        sizes = [self._size(step, flows, kept) for step in self.analysis.steps]
         total = total_size(list(zip(self.analysis.steps, sizes, strict=True)))
         return Evaluation(flows, keep, sizes, total)
+
+    def _size(self, step: Step, flows: list[Flow], kept: dict[int, Any]) -> Size:
+        with _reading(step):
+            return step.size(flows, kept)
 
     def _atoms(self, slot: int) -> np.ndarray:
         return self.analysis.atoms(slot)
@@ -104,7 +110,8 @@ class Evaluator:
             flows[slot] = varying(self.reference, self.analysis.channels[slot].size)
         for step in self.analysis.steps:
             gate = self.analysis.of_units(step, self.open_)
-            outs = step.rule.forward([flows[i] for i in step.ins], gate)
+            with _reading(step):
+                outs = step.rule.forward([flows[i] for i in step.ins], gate)
             for slot, flow in zip(step.outs, outs, strict=True):
                 if slot in self.cut:
                     left = array_like(flow.alive, self.cut[slot])
@@ -153,8 +160,9 @@ class Evaluator:
                 claimed = [pinned(flow.alive) for flow in facts]
                 asked = [pinned(flow.alive) for flow in facts_in]
             else:
-                claimed = step.rule.claims(facts, claimed)
-                asked = step.rule.backward(facts_in, facts, claimed)
+                with _reading(step):
+                    claimed = step.rule.claims(facts, claimed)
+                    asked = step.rule.backward(facts_in, facts, claimed)
             if step.node.name in analysis.kept_layers:
                 claimed = [pinned(flow.alive) for flow in facts]
             for slot, demand in zip(step.outs, claimed, strict=True):
@@ -180,11 +188,10 @@ class Evaluator:
             here = reduce(or_, [exists[i] for i in step.outs])
             for slot in step.outs:
                 exists[slot] = here
-            asked = step.rule.operands(
-                here,
-                [flows[i] for i in step.ins],
-                [take(decided, self._atoms(i)) for i in step.ins],
-            )
+            facts_in = [flows[i] for i in step.ins]
+            kept_in = [take(decided, self._atoms(i)) for i in step.ins]
+            with _reading(step):
+                asked = step.rule.operands(here, facts_in, kept_in)
             for slot, one in zip(step.ins, asked, strict=True):
                 exists[slot] = or_(exists[slot], one)
         return exists
@@ -203,6 +210,11 @@ class Evaluator:
         return group_any(
             concatenate(values), np.concatenate(atoms), self.analysis.atom_count
         )
+
+
+def _reading(step: Step) -> AbstractContextManager[None]:
+    """Errors inside are those of the step's rule."""
+    return blaming(step.node, step.rule, "reading")
 
 
 def total_size(steps: Sequence[tuple[Step, Size]]) -> Size:

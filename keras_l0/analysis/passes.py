@@ -1,8 +1,8 @@
 """The analysis: which channels can go, and what the model then costs.
 
 Built once per model; `Analysis.evaluate` then answers for any openness of the gates:
-zeros and ones (NumPy) give the exact stripped model, probabilities (backend tensors) a
-differentiable expected size.
+zeros and ones (NumPy) give the exact stripped model, the symbols of a tape a program
+that computes the same of probabilities, on any backend, and its gradient.
 """
 
 from __future__ import annotations
@@ -250,6 +250,10 @@ class Analysis:
     def all_open(self) -> Evaluation:
         """What is kept with all gates open."""
         return self.evaluate(self.ones())
+
+    def deployed(self) -> Evaluation:
+        """What is kept with the gates as they are at test time."""
+        return self.evaluate(self.test_open())
 
     def cut_to_one(self) -> Evaluation:
         """What is kept if every group of units is cut to one, gated or not."""

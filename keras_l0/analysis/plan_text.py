@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from keras_l0.printing import printed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,15 +20,7 @@ _SOME, _ALL = 60, 90
 
 def text(plan: StripPlan) -> str:
     """The whole story, without colors."""
-    from rich.console import Console
-
-    file = io.StringIO()
-    console = Console(
-        file=file, width=_WIDTH, no_color=True, highlight=False, force_jupyter=False
-    )
-    for part in story(plan, _WIDTH):
-        console.print(part)
-    return file.getvalue()
+    return printed(story(plan, _WIDTH), _WIDTH)
 
 
 def story(plan: StripPlan, width: int) -> Iterator[Any]:

@@ -26,8 +26,6 @@ from rich.text import Text
 
 # The width of tables in a file or a pipe, as of ``print(keras_l0.plan(model))``.
 _FILE_WIDTH = 100
-# What brings the modules that may be missing.
-_EXTRAS = {"ai_edge_litert": "litert", "ai_edge_litert.interpreter": "litert"}
 # How commands spell the arguments of functions: as the first of these that they have.
 _SPELLED = {
     "representative_data": ["--data"], "data": ["--test-data", "--data"],
@@ -75,7 +73,7 @@ def step(text: str) -> Iterator[None]:
             try:
                 yield
             except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-                raise click.ClickException(sentence(error) + _extra(error)) from error
+                raise click.ClickException(sentence(error)) from error
     for message in dict.fromkeys(str(one.message) for one in caught):
         click.echo(f"Note: {sentence(message)}", err=True)
 
@@ -116,12 +114,6 @@ def _option(argument: str) -> str | None:
     return next((name for name in _SPELLED.get(argument, []) if name in has), None)
 
 
-def _extra(error: Exception) -> str:
-    """What installs a module that is missing, or ""."""
-    extra = _EXTRAS.get(getattr(error, "name", None) or "")
-    return f': pip install "keras-l0[{extra}]"' if extra else ""
-
-
 def say_json(value: Any) -> None:
     """Prints a result for machines."""
     click.echo(json.dumps(plain(value), indent=2, allow_nan=False))
@@ -147,9 +139,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Any:
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     """A table whose first column gives way where the terminal is narrow."""
-    made = Table(box=box.SIMPLE_HEAD, title=Text(title) if title else None)
+    made = Table(box=box.SIMPLE_HEAD)
     made.add_column(titles[0], overflow="fold")
     for name in titles[1:]:
         made.add_column(name, justify="right", no_wrap=True)

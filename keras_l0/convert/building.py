@@ -92,11 +92,7 @@ class Building:
                 dtype="float64" if dtype == "float64" else "float32",
                 name=self._name(f"{group.steps[0].node.name}_gates"),
             )
-            # Only its batch size counts; inputs that are optional may be None.
-            present = [
-                x for x in self.inputs if not x._keras_history.operation.optional
-            ]
-            self.masks[id(group)] = source((present or self.inputs)[0])
+            self.masks[id(group)] = source(self.batch)
         return self.masks[id(group)]
 
     def _gate(self, x: Any, group: Group, place: Any) -> Any:

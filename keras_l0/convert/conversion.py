@@ -119,8 +119,7 @@ class Conversion:
 
     def plan(self) -> GatePlan:
         """What `build` will do, and why."""
-        ones = [np.ones(gate.count) for gate in self.analysis.gates]
-        whole = self.analysis.evaluate(ones)
+        whole = self.analysis.all_open()
         groups = []
         gated: set[int] = set()
         for group in self.gated:

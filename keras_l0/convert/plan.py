@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+from collections.abc import Iterator
+from typing import Any
 
 from keras_l0.analysis.facts import Size
+from keras_l0.printing import printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +65,12 @@ class GatePlan:
         )
 
     def __str__(self) -> str:
+        return printed(self._story())
+
+    def _story(self) -> Iterator[Any]:
         from rich import box
-        from rich.console import Console
         from rich.table import Table
 
-        text = io.StringIO()
-        console = Console(
-            file=text, width=100, no_color=True, highlight=False, force_jupyter=False
-        )
         table = Table(box=box.SIMPLE, title=f"Gates for {self.model!r}")
         table.add_column("units of", overflow="fold")
         for title in ("gates", "parameters per unit", "MACs per unit"):
@@ -78,18 +78,13 @@ class GatePlan:
         for group in self.groups:
             each = (f"{number:,.0f}" for number in group.saves)
             table.add_row(" + ".join(group.layers), f"{group.units:,}", *each)
-        if self.groups:
-            console.print(table)
-        else:
-            console.print(f"No gates for {self.model!r}.", markup=False)
+        yield table if self.groups else f"No gates for {self.model!r}."
         for layer in self.ungated:
-            console.print(
+            yield (
                 f"no gates: {layer.name!r} ({layer.kind}, {layer.params:,} "
-                f"parameters): {layer.reason}",
-                markup=False,
+                f"parameters): {layer.reason}"
             )
-        console.print(
+        yield (
             f"The gates reach {self.reached:.1%} of the kernel parameters outside the "
             "output layers."
         )
-        return text.getvalue()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from keras_l0.packages import required
 
 
 class DemoError(Exception):
@@ -15,16 +16,13 @@ def require(module: str, why: str, extra: str = "demo") -> Any:
 
     Args:
         module: Its dotted name.
-        why: What it is needed for, to go after "The demo needs it to".
+        why: What it is needed for, to go after "The demo, to".
         extra: The extra that brings it.
 
     Raises:
         DemoError: If it is not installed.
     """
     try:
-        return importlib.import_module(module)
+        return required(module, f"The demo, to {why},", extra)
     except ImportError as error:
-        raise DemoError(
-            f"The demo needs {module.partition('.')[0]} to {why}: "
-            f'pip install "keras-l0[{extra}]".'
-        ) from error
+        raise DemoError(f"{error}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from keras_l0.callbacks import Density
 from keras_l0.demo.data import Images, load
 from keras_l0.demo.errors import DemoError, require
 from keras_l0.demo.networks import NETWORKS, Network
-from keras_l0.demo.results import Measured, Results, TFLiteFile
+from keras_l0.demo.results import RESULTS, Measured, Results, TFLiteFile
 from keras_l0.demo.training import ShowEpoch, predict, train
 from keras_l0.export import ExportError, to_tflite
 from keras_l0.export.answers import answers
@@ -92,23 +93,29 @@ def run(settings: Settings, console: Console) -> Results:
         says["stripped"] = predict(models["stripped"], images.x_test)
         difference = _difference(says["stripped"], says["gated"])
         _check(difference, "The stripped model", "the gated one")
-        for name, model in models.items():
-            model.save(folder / f"{name}.keras")
-        _draw(models["gated"], images, folder / "kept.png")
-        files = _export(models, says, images, folder)
-        results = Results(
-            network=network.title,
-            dataset=images.name,
-            images=(len(images.x_train), len(images.x_test)),
-            layers=network.gated,
-            inputs=network.inputs,
-            epochs=epochs,
-            l0=l0,
-            seed=settings.seed,
-            difference=difference,
-            **_measure(network, images, models, says, files),
-        )
-        results.write(folder / "results.json")
+        # Elsewhere first: a demo that fails leaves the files of an earlier one alone.
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            new = Path(temporary)
+            for name, model in models.items():
+                model.save(new / f"{name}.keras")
+            _draw(models["gated"], images, new / "kept.png")
+            files = _export(models, says, images, new)
+            results = Results(
+                network=network.title,
+                dataset=images.name,
+                images=(len(images.x_train), len(images.x_test)),
+                layers=network.gated,
+                inputs=network.inputs,
+                epochs=epochs,
+                l0=l0,
+                seed=settings.seed,
+                difference=difference,
+                **_measure(network, images, models, says, files),
+            )
+            results.write(new / RESULTS)
+            # By its results a folder is known as that of a demo.
+            for name in sorted(os.listdir(new), key=lambda name: name != RESULTS):
+                os.replace(new / name, folder / name)
     return results
 
 

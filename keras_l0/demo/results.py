@@ -10,6 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+# The file that they are written to.
+RESULTS = "results.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteFile:

@@ -12,6 +12,7 @@ from keras_l0.export.latency import require_one_signature
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.verify import run
+from keras_l0.packages import required
 
 
 def answers(path: str | os.PathLike[str], data: Any) -> np.ndarray:
@@ -27,11 +28,11 @@ def answers(path: str | os.PathLike[str], data: Any) -> np.ndarray:
             do not fit.
         ExportError: If it fails to run.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    litert = required("ai_edge_litert.interpreter", "Running a TFLite file", "litert")
 
     content = Path(path).read_bytes()
     with silence():
-        interpreter = Interpreter(model_content=content)
+        interpreter = litert.Interpreter(model_content=content)
         require_one_signature(path, interpreter)
         runner = interpreter.get_signature_runner()
         details = runner.get_input_details()

@@ -22,7 +22,7 @@ from keras_l0.export.signature import Signature
 from keras_l0.export.sparse import check_sparse, sparse_counts, zero_share
 from keras_l0.export.targets import examine
 from keras_l0.export.verify import Limits, compare, run
-from keras_l0.files import write_atomically
+from keras_l0.files import write_together
 from keras_l0.report import profile
 
 
@@ -102,10 +102,8 @@ class Delivery:
             **sparse_counts(ops),
             **found,
         )
-        write_atomically(self.path, content)
-        if self.c_path is not None:
-            for file, text in c_sources(content, self.c_path).items():
-                write_atomically(file, text)
+        sources = c_sources(content, self.c_path) if self.c_path else {}
+        write_together({self.path: content, **sources})
         return report
 
     @property

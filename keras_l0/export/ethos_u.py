@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_l0.export.child import how_it_ended, run_python
 from keras_l0.export.report import ExportError
+from keras_l0.packages import missing
 
 DEFAULT = "ethos-u55-128"
 
@@ -35,10 +36,7 @@ def compile_for(
         ExportError: If it refuses the file.
     """
     if importlib.util.find_spec("ethosu") is None:
-        raise ImportError(
-            "target='ethos-u' takes Arm's Vela compiler, which is not installed: "
-            'pip install "keras-l0[ethos-u]"'
-        )
+        raise missing("ethosu.vela", "target='ethos-u'", "ethos-u")
     with tempfile.TemporaryDirectory(prefix="keras-l0-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(content)

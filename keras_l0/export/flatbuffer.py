@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_l0.packages import required
+
 # Between these a file may hold float: they are its borders.
 _BORDERS = ("QUANTIZE", "DEQUANTIZE")
 # The converter gives a range of 0 a scale of 7.8e-9.
@@ -92,7 +94,9 @@ def read_ops(
         layers: Names of the layers of the model that it was made from.
         outputs: Name of an output in the file -> name of the layer that makes it.
     """
-    from ai_edge_litert import schema_py_generated as schema
+    schema = required(
+        "ai_edge_litert.schema_py_generated", "Reading a TFLite file", "litert"
+    )
 
     builtin_names = _names(schema.BuiltinOperator)
     dtypes = _names(schema.TensorType)

@@ -16,6 +16,7 @@ from keras_l0.arguments import require_integer
 from keras_l0.export import memory_run
 from keras_l0.export.child import run_python
 from keras_l0.export.silence import silence
+from keras_l0.packages import required
 
 _WARM_UP_RUNS = 10
 # What an export spends on timing its file.
@@ -267,9 +268,9 @@ def _memory(path: Path, threads: int) -> int | None:
 
 
 def _ready(threads: int, **model: Any) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+    litert = required("ai_edge_litert.interpreter", "Running a TFLite file", "litert")
 
-    interpreter = Interpreter(num_threads=threads, **model)
+    interpreter = litert.Interpreter(num_threads=threads, **model)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
     for tensor in interpreter.get_input_details():

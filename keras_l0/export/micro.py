@@ -15,6 +15,7 @@ from keras_l0.export.report import ExportError
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
 from keras_l0.export.verify import dequantized, quantized
+from keras_l0.packages import missing, required
 
 # Its kernels are for reading, not for speed.
 _EXAMPLES = 32
@@ -46,14 +47,11 @@ def run(
         ExportError: If it does not run the file.
     """
     if importlib.util.find_spec("tflite_micro") is None:
-        raise ImportError(
-            "target='micro' takes the TFLite Micro interpreter, which is not "
-            'installed: pip install "keras-l0[micro]"'
-        )
-    from ai_edge_litert.interpreter import Interpreter
+        raise missing("tflite_micro", "target='micro'", "micro")
+    litert = required("ai_edge_litert.interpreter", "Running a TFLite file", "litert")
 
     with silence():
-        interpreter = Interpreter(model_content=content)
+        interpreter = litert.Interpreter(model_content=content)
         runner = interpreter.get_signature_runner()
     ins, outs = runner.get_input_details(), runner.get_output_details()
     # TFLite Micro knows positions, not names.

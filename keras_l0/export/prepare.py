@@ -20,6 +20,7 @@ from keras_l0.export.silence import silence
 from keras_l0.export.sparse import BLOCK, block_gated
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
+from keras_l0.packages import missing, required
 from keras_l0.rewrite import strip
 
 # Random ones, where a model comes without data of its own.
@@ -32,19 +33,10 @@ def check_packages() -> None:
     if keras.backend.backend() == "tensorflow":
         needed.append("tensorflow")
     elif importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
-            "Export takes TensorFlow, on other backends in a process of its own, and "
-            'it is not installed: pip install "keras-l0[tensorflow]"'
-        )
+        raise missing("tensorflow", "Export, on every backend,", "tensorflow")
     for module in needed:
-        try:
-            with silence():
-                importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(
-                f"Export needs {module}, which cannot be imported ({error}): "
-                'pip install "keras-l0[tensorflow]"'
-            ) from error
+        with silence():
+            required(module, "Export", "tensorflow")
 
 
 def plain_form(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from typing import Any
@@ -29,6 +28,7 @@ from keras_l0.export.tf_keras_twin import Twin, build_twin
 from keras_l0.export.verify import Limits
 from keras_l0.files import check_destination
 from keras_l0.layers import find_gates
+from keras_l0.packages import required
 
 
 class QuantizeAware:
@@ -45,7 +45,7 @@ class QuantizeAware:
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As in Keras; optimizers, losses and metrics by name, or those of tf_keras."""
-        for value in (*args, *kwargs.values()):
+        for value in keras.tree.flatten([args, kwargs]):
             if type(value).__module__.startswith("keras."):
                 raise TypeError(
                     "Quantization-aware training runs in tf_keras: give names, or "
@@ -180,15 +180,10 @@ def quantize_aware(model: keras.Model) -> QuantizeAware:
 
 
 def _tfmot() -> Any:
-    try:
-        with silence():
-            importlib.import_module("tf_keras")
-            return importlib.import_module("tensorflow_model_optimization")
-    except ImportError as error:
-        raise ImportError(
-            "Quantization-aware training takes tensorflow-model-optimization and "
-            f'tf_keras ({error}): pip install "keras-l0[tfmot]"'
-        ) from error
+    what = "Quantization-aware training"
+    with silence():
+        required("tf_keras", what, "tfmot")
+        return required("tensorflow_model_optimization", what, "tfmot")
 
 
 def _predict(model: Any, batch: list[np.ndarray]) -> list[np.ndarray]:

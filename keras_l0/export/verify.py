@@ -14,6 +14,7 @@ from keras_l0.analysis.rounding import Disagreement, agree
 from keras_l0.export.report import ExportError
 from keras_l0.export.signature import Signature
 from keras_l0.export.silence import silence
+from keras_l0.packages import required
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +162,7 @@ def run(
     Raises:
         ExportError: If the file lacks the signature, or fails to run.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    litert = required("ai_edge_litert.interpreter", "Running a TFLite file", "litert")
 
     count = len(batch[0])
     # Of an open size two are tried: that of a few examples, and what is left of them.
@@ -169,7 +170,7 @@ def run(
     results: list[dict[str, Any]] = []
     with silence():
         try:
-            runner = Interpreter(model_content=content).get_signature_runner()
+            runner = litert.Interpreter(model_content=content).get_signature_runner()
             ins, outs = runner.get_input_details(), runner.get_output_details()
             for start in range(0, count, size):
                 stop = min(start + size, count)

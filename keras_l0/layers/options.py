@@ -10,7 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.arguments import require_integer, require_probability, require_real
+from keras_l0.arguments import (
+    check_field,
+    require_integer,
+    require_probability,
+    require_real,
+)
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers.arguments import real_numbers
 
@@ -69,15 +74,16 @@ class GateOptions:
     min_units: int = 1
 
     def __post_init__(self) -> None:
-        require_probability("open_probability", self.open_probability)
+        check_field(self, "open_probability", require_probability)
         if self.noise not in ("batch", "example"):
             raise ValueError(
                 "`noise` must be 'batch' (one draw per batch) or 'example' (one draw "
                 f"per example). Received: noise={self.noise!r}"
             )
-        require_real(
+        check_field(
+            self,
             "learning_rate_multiplier",
-            self.learning_rate_multiplier,
+            require_real,
             "> 0",
             lambda value: value > 0,
         )
@@ -94,7 +100,7 @@ class GateOptions:
             )
         if self.clamp is not None:
             object.__setattr__(self, "clamp", self._validated_clamp())
-        require_integer("min_units", self.min_units, 0)
+        check_field(self, "min_units", require_integer, 0)
 
     def _validated_clamp(self) -> tuple[float, float]:
         """Bounds between which gates start, can close, and can be held open."""

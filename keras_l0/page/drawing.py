@@ -112,7 +112,7 @@ def drawing(
 def _boxes(analysis: Analysis, barriers: set[str]) -> list[Box]:
     """Layers as boxes; what has no kernel joins the only layer that it reads."""
     graph = analysis.graph
-    after = analysis.evaluate(analysis.test_open())
+    after = analysis.deployed()
     # A rule may see the call of a wrapper as that of the layer inside: match by order.
     steps = [
         (step, size)

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.passes import Analysis, Step
+from keras_l0.analysis.rules.convolution import Convolution
 from keras_l0.page.drawing import is_gate
 
 # More filters than these say nothing more.
@@ -76,7 +77,7 @@ class Filters:
 
 def input_maps(analysis: Analysis) -> list[InputMap]:
     """Maps of the inputs of which some features are not read, or are gated."""
-    after = analysis.evaluate(analysis.test_open())
+    after = analysis.deployed()
     maps = []
     for number, tensor in enumerate(analysis.graph.inputs):
         shape = [n for n in tensor.shape[1:] if n is not None]
@@ -148,12 +149,12 @@ def _moves(step: Step) -> bool:
 
 def filters(analysis: Analysis) -> Filters | None:
     """The filters of the first layer with a kernel over two positions."""
-    after = analysis.evaluate(analysis.test_open())
+    after = analysis.deployed()
     for step in analysis.steps:
-        kernel = getattr(step.node.operation, "kernel", None)
-        if kernel is None or len(kernel.shape) != 4 or max(kernel.shape[:2]) < 2:
+        kernel = _kernel(step)
+        if kernel is None or kernel.ndim != 4 or max(kernel.shape[:2]) < 2:
             continue
-        values = np.asarray(keras.ops.convert_to_numpy(kernel), "float32")
+        values = kernel.astype("float32")
         kept = np.asarray(after.keep[step.units]) > 0
         if values.shape[-1] != len(kept):
             continue
@@ -167,6 +168,16 @@ def filters(analysis: Analysis) -> Filters | None:
         ]
         count = int(kept.sum())
         return Filters(step.node.name, len(kept), count, shown, values.shape[2])
+    return None
+
+
+def _kernel(step: Step) -> np.ndarray | None:
+    """The kernel of a convolution, filters last."""
+    if isinstance(step.rule, Convolution):
+        return step.rule.kernel()
+    layer = step.node.operation
+    if isinstance(layer, keras.layers.Conv2D):
+        return np.asarray(keras.ops.convert_to_numpy(layer.kernel))
     return None
 
 

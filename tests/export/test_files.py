@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from keras_l0.files import check_destination, write_atomically
+from keras_l0.files import check_destination, write_atomically, write_together
 
 
 def test_a_file_is_written_whole(tmp_path):
@@ -45,6 +45,17 @@ def test_failure_leaves_all_as_it_was(tmp_path, monkeypatch, function, error):
         write_atomically(path, b"later")
     assert path.read_bytes() == b"earlier"
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_of_several_files_all_are_written_or_none(tmp_path):
+    first, second = tmp_path / "a.tflite", tmp_path / "folder" / "a.cc"
+    first.write_bytes(b"earlier")
+    with pytest.raises(FileNotFoundError):
+        write_together({first: b"later", second: b"later"})
+    assert first.read_bytes() == b"earlier" and os.listdir(tmp_path) == ["a.tflite"]
+    second.parent.mkdir()
+    write_together({first: b"later", second: b"later"})
+    assert first.read_bytes() == second.read_bytes() == b"later"
 
 
 def test_paths_that_cannot_be_written(tmp_path, monkeypatch):

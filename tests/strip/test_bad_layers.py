@@ -207,6 +207,28 @@ def test_a_wrong_rule_is_blamed(rewrite, why, register):
     e.match(why)
 
 
+@pytest.mark.parametrize(
+    "question", ["connect", "forward", "claims", "backward", "operands", "size"]
+)
+def test_a_rule_that_fails_while_it_is_asked_is_blamed(question, register):
+    def fails(rule, *args):
+        raise IndexError("out of range")
+
+    register(Scaled)(type("FailingRule", (keras_l0.Rule,), {question: fails}))
+    model = with_layer(Scaled(name="special"))
+    with pytest.raises(RuntimeError, match="While reading 'special'.*FailingRule") as e:
+        keras_l0.plan(model)
+    e.match("out of range")
+
+
+def test_what_is_registered_is_checked(register):
+    with pytest.raises(TypeError, match=r"`@register_strip_rule\(MyLayer\)`"):
+
+        @register
+        class WithoutParentheses(keras_l0.Rule):
+            pass
+
+
 def test_a_rule_that_calls_the_source_is_blamed(register):
     register(Twice)(type("OldRule", (keras_l0.Rule,), {"rewrite": the_old_layer}))
     with pytest.raises(RuntimeError, match="'special'.*OldRule.*`site.build`"):

@@ -14,7 +14,7 @@ from keras_l0.analysis.copying import copied
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Site, Size, opaque, varying
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.logic import and_, any_
-from keras_l0.analysis.rules.base import Rule, is_channels_first
+from keras_l0.analysis.rules.base import Barrier, Rule, is_channels_first
 
 
 class BarrierRule(Rule):
@@ -107,17 +107,27 @@ class GatedBarrierRule(BarrierRule):
 
 
 @contextlib.contextmanager
-def blaming(rule: Rule) -> Iterator[None]:
-    """Errors inside say which layer they are about, and whose rule failed."""
+def blaming(
+    node: Node, rule: Rule | type[Rule], doing: str = "stripping"
+) -> Iterator[None]:
+    """Errors inside say which layer they are about, and whose rule failed.
+
+    Args:
+        node: The layer's call.
+        rule: Its rule, or the class of it.
+        doing: What is done to the layer.
+    """
     try:
         yield
+    except Barrier:
+        raise
     except Exception as error:
-        kind = type(rule.node.operation).__name__
-        where = f"While stripping {rule.node.name!r} ({kind})"
+        kind = type(node.operation).__name__
+        where = f"While {doing} {node.name!r} ({kind})"
         if isinstance(rule, BarrierRule):
             raise ValueError(
                 f"{where}: it is a barrier ({rule.reason}), and cannot be made anew as "
                 f"it is: {error}"
             ) from error
-        name = type(rule).__name__
+        name = (rule if isinstance(rule, type) else type(rule)).__name__
         raise RuntimeError(f"{where}: its rule {name} failed: {error}") from error

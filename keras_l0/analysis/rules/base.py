@@ -2,12 +2,12 @@
 
 For each call in the graph the analysis makes one rule and asks it, in this order:
 `connect` (which channels are tied to which), `forward` (which channels vary, which are
-constant), `backward` (which channels are read), `operands` (which inputs must exist),
-`size` (parameters and MACs of what is kept), `shape` and `work` (what its time depends
-on) and, in `keras_l0.rewrite`, `constants` (the values of constant channels) and
-`rewrite` (the same call on what is kept). All but the last two also run on
-probabilities instead of zeros and ones, with backend tensors instead of NumPy arrays,
-so they compute with `keras_l0.analysis.logic` only.
+constant), `claims` (which of its own channels it needs as they are), `backward` (which
+channels it reads), `operands` (which inputs must exist), `size` (parameters and MACs of
+what is kept), `shape` and `work` (what its time depends on) and, in `keras_l0.rewrite`,
+`constants` (the values of constant channels) and `rewrite` (the same call on what is
+kept). From `forward` to `work` they run on NumPy zeros and ones, and on symbols, which
+record what they compute; so they compute with `keras_l0.analysis.logic` only.
 """
 
 from __future__ import annotations

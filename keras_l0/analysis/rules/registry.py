@@ -9,7 +9,7 @@ import keras
 
 from keras_l0.analysis.facts import Atoms, Channels
 from keras_l0.analysis.graph import Node
-from keras_l0.analysis.rules.barriers import BarrierRule, GatedBarrierRule
+from keras_l0.analysis.rules.barriers import BarrierRule, GatedBarrierRule, blaming
 from keras_l0.analysis.rules.base import Barrier, Rule
 
 RULES: dict[type, type[Rule]] = {}
@@ -46,9 +46,11 @@ def register_strip_rule(
         ...         return [2 * site.ins[0].value]
     """
     for layer_type in layer_types:
-        if not isinstance(layer_type, type):
+        is_class = isinstance(layer_type, type)
+        if not (is_class and issubclass(layer_type, keras.Operation)):
             raise TypeError(
-                "`layer_types` must be layer classes. "
+                "`layer_types` must be layer or operation classes, as in "
+                "`@register_strip_rule(MyLayer)`. "
                 f"Received: {layer_type!r} of type {type(layer_type).__name__}"
             )
 
@@ -95,7 +97,8 @@ def rule_for(
     if held := held_weights(node.operation):
         return BarrierRule(node, ins, atoms, held)
     try:
-        rule = rule_type.of(node, ins, atoms)
+        with blaming(node, rule_type, "reading"):
+            rule = rule_type.of(node, ins, atoms)
         if not all(channels.size for channels in rule.outs):
             raise Barrier("it makes a tensor without channels")
     except Barrier as barrier:
