@@ -37,7 +37,8 @@ class BudgetedModel(Functional):
     comes down from the full size, and moves one Lagrange multiplier per limit: up while
     the model is too large, down, to below 0, while more than about one unit too much is
     closed. Each gate is pushed by its multipliers times what it adds to the *expected*
-    size.
+    size. Gates that are over the limit after three quarters of the epochs of `fit` are
+    closed for good, the least likely ones first.
 
     Multipliers, prices and the place on the ramp are weights that training assigns, as
     the statistics of a BatchNormalization are: they are saved, loaded and restored with

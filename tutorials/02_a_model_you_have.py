@@ -259,9 +259,9 @@ print(f"after calibrate:  {accuracy(gated, x_test, y_test):.1%}")
 # %% [markdown]
 # ## 5. Strip
 #
-# Training ends near the limit. `strip(model, budget=...)` holds it exactly: if the
-# model is still above, it closes the gates that are least likely to be open. What comes
-# back is an ordinary Keras model.
+# Before its last epochs, `fit` closed what was still over the limit.
+# `strip(model, budget=...)` holds it in any case: if the model is above, it closes the
+# gates that are least likely to be open. What comes back is an ordinary Keras model.
 
 # %%
 small = keras_l0.strip(gated, budget=budget)
