@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -25,13 +26,28 @@ def require_integer(name: str, value: Any, least: int, what: str = "an integer")
         what: What it should be, in words: "<what> >= <least>".
 
     Raises:
-        ValueError: If it is something else, a bool for one, or smaller.
+        TypeError: If it is something else; a bool is not one.
+        ValueError: If it is smaller.
     """
-    if not (is_integer(value) and value >= least):
-        raise ValueError(
-            f"`{name}` must be {what} >= {least}. Received: {name}={value!r}"
-        )
+    expected = f"`{name}` must be {what} >= {least}. Received: {name}={value!r}"
+    if not is_integer(value):
+        raise TypeError(f"{expected} of type {type(value).__name__}")
+    if value < least:
+        raise ValueError(expected)
     return int(value)
+
+
+def require_model(name: str, value: Any) -> None:
+    """Raises unless a value is a Keras model.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if not isinstance(value, keras.Model):
+        raise TypeError(
+            f"`{name}` must be a Keras model. "
+            f"Received: {value!r} of type {type(value).__name__}"
+        )
 
 
 def require_seed(seed: Any) -> None:

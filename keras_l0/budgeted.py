@@ -18,7 +18,7 @@ from keras_l0.budget import Budget, SetByBudget, as_budgets
 from keras_l0.closing import close, to_close
 from keras_l0.constraints import Constraints
 from keras_l0.layers import find_gates
-from keras_l0.layers.finding import require_finite_gates
+from keras_l0.layers.finding import require_finite_gates, require_gates
 
 # Steps of the ramp where neither the budgets nor `fit` say how many.
 _RAMP_STEPS = 2000
@@ -322,8 +322,7 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
         model: A gated model.
         budgets: What it has to fit.
     """
-    require_gates(model)
-    gates = find_gates(model)
+    gates = require_gates(model)
     for gate in gates:
         if gate.regularizer.l0:
             raise ValueError(
@@ -337,16 +336,6 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
             f"{model.name!r}, all of whose gates are frozen"
         )
     Constraints(model, budgets).require_reachable()
-
-
-def require_gates(model: keras.Model) -> None:
-    """Raises unless a model has gates."""
-    if not find_gates(model):
-        raise ValueError(
-            f"`model` must have gates for a budget to close. Received: {model.name!r}, "
-            "which has none. Add them with `keras_l0.add_gates(model, budget=...)`, or "
-            "build it from the layers of `keras_l0.layers`"
-        )
 
 
 def _vector(x: Any) -> Any:

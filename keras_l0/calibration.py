@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.arguments import require_integer
+from keras_l0.arguments import require_integer, require_model
 
 
 def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Model:
@@ -33,9 +33,9 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
         The model.
 
     Raises:
-        TypeError: If ``model`` is not a Keras model.
+        TypeError: If ``model`` is not a Keras model, or ``batch_size`` not an integer.
         ValueError: If there is no data, arrays differ in length, or ``batch_size`` is
-            no integer >= 1. Statistics are then what they were.
+            below 1. Statistics are then what they were.
 
     Example:
         >>> import numpy as np, keras, keras_l0
@@ -44,11 +44,7 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
         ...     keras.layers.BatchNormalization(), keras.layers.Dense(2)])
         >>> model = keras_l0.calibrate(model, np.ones((64, 4), "float32"))
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: {model!r} of type {type(model).__name__}"
-        )
+    require_model("model", model)
     require_integer("batch_size", batch_size, 1)
     kind = keras.layers.BatchNormalization
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]

@@ -13,6 +13,7 @@ from keras_l0.analysis.graph import deep_recursion, require_finite, require_grap
 from keras_l0.arguments import require_probability
 from keras_l0.budgeted import BudgetedModel, put_under
 from keras_l0.layers import find_gates
+from keras_l0.layers.finding import require_gates
 from keras_l0.narrowing import Narrowed, narrow
 from keras_l0.slots import carried
 from keras_l0.verification import verify_equal
@@ -80,10 +81,7 @@ def compact(
     require_graph(model)
     require_probability("max_open", max_open)
     require_inputs(inputs)
-    if not find_gates(model):
-        raise ValueError(
-            f"`model` must have gates. Received: {model.name!r}, which has none"
-        )
+    require_gates(model)
     return compacted(
         model, closed_for_good(model, max_open), inputs, verify=verify, data=data
     )

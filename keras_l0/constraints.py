@@ -14,7 +14,7 @@ from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
 from keras_l0.analysis.timing import Timing
-from keras_l0.budget import Budget
+from keras_l0.budget import Budget, SetByBudget
 
 # A TFLite file beside its weights: the frame, and each call with its tensors.
 _FRAME_BYTES, _CALL_BYTES = 1000, 400
@@ -199,7 +199,8 @@ def _barriers(one: Constraint, least: list[np.ndarray]) -> Iterator[str]:
 
 def _before(gates: Sequence[Any], budgets: Sequence[Budget]) -> Any:
     """`Constraints.wide` of a model when it had all its units, if it has lost some."""
-    mark = next((g.regularizer for g in gates if hasattr(g.regularizer, "wide")), None)
+    marks = (g.regularizer for g in gates if isinstance(g.regularizer, SetByBudget))
+    mark = next(marks, None)
     if mark is None or mark.wide is None:
         return ()
     then, now = (

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from keras_l0.budget import Budget, as_budgets
-from keras_l0.budgeted import copy_of, require_gates
+from keras_l0.budgeted import copy_of
 from keras_l0.closing import CLOSED, close, to_close
 from keras_l0.layers import find_gates
+from keras_l0.layers.finding import require_gates
 
 _file_bytes: Callable[[keras.Model, str | None], int]
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.layers import find_gates
+from keras_l0.layers.finding import require_gates
 from keras_l0.packages import required
 
 
@@ -40,9 +40,7 @@ def plot_gates(
         >>> figure = keras_l0.plot_gates(model)  # doctest: +SKIP
         >>> figure.savefig("gates.png")  # doctest: +SKIP
     """
-    gates = find_gates(model)
-    if not gates:
-        raise ValueError(f"`model` must have gates. Received: {model.name!r}")
+    gates = require_gates(model)
     for name in shapes or {}:
         if not any(_is_of(gate, name) for gate in gates):
             raise ValueError(
@@ -83,9 +81,7 @@ def _is_of(gate: Any, name: str) -> bool:
     return f"/{name}/" in f"/{gate.path}/"
 
 
-def plot_history(
-    history: Any, size: str | None = None, metric: str | None = None
-) -> Any:
+def plot_history(history: Any, size: str = "density", metric: str | None = None) -> Any:
     """A figure of what `fit` recorded: a metric, and the size, over the epochs.
 
     Args:
@@ -108,7 +104,6 @@ def plot_history(
         >>> figure = keras_l0.plot_history(logs)  # doctest: +SKIP
     """
     logs = getattr(history, "history", history)
-    size = size or "density"
     if metric is None:
         known = ("val_accuracy", "val_acc", "accuracy", "acc", "val_loss", "loss")
         metric = next((name for name in known if name in logs), "loss")

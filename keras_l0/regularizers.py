@@ -12,7 +12,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_l0.arguments import is_integer, require_real
+from keras_l0.arguments import require_integer, require_real
 from keras_l0.hard_concrete import HardConcrete
 
 # No training takes as many steps; float32 still counts them.
@@ -143,13 +143,5 @@ Strength: TypeAlias = float | LearningRateSchedule | L0
 
 
 def _sample_count(n_samples: int) -> int:
-    if not is_integer(n_samples):
-        raise TypeError(
-            "`n_samples` must be an integer, the size of the training set. "
-            f"Received: n_samples={n_samples!r}"
-        )
-    if n_samples < 1:
-        raise ValueError(
-            f"`n_samples` must be at least 1. Received: n_samples={n_samples}"
-        )
-    return int(n_samples)
+    what = "the size of the training set, an integer"
+    return require_integer("n_samples", n_samples, 1, what)

@@ -30,7 +30,7 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
         step: Training steps taken, a number.
 
     Raises:
-        TypeError: If ``l0`` is not a real number.
+        TypeError: If an argument is not a number of its kind.
         ValueError: If an argument is out of range.
 
     Example:
@@ -68,7 +68,7 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
         step: Training steps taken, a number.
 
     Raises:
-        TypeError: If ``l0`` is not a real number.
+        TypeError: If an argument is not a number of its kind.
         ValueError: If an argument is out of range.
 
     Example:

@@ -74,7 +74,7 @@ def test_numbers_of_any_kind_mean_what_those_of_python_mean():
         ({"bytes": 9000, "quantization": "int4"}, ValueError, "`quantization` must be"),
         ({"params": 0.5, "min_units": -1}, ValueError, "`min_units` must be"),
         ({"params": 0.5, "ramp_steps": -1}, ValueError, "`ramp_steps` must be"),
-        ({"params": 0.5, "ramp_steps": 1.5}, ValueError, "`ramp_steps` must be"),
+        ({"params": 0.5, "ramp_steps": 1.5}, TypeError, "`ramp_steps` must be"),
     ],
 )
 def test_other_options(options, error, message):

@@ -395,7 +395,7 @@ def test_a_run_outlives_what_goes_wrong(monkeypatch):
         ({"max_open": 2.0}, ValueError),
         ({"inputs": "narrow"}, ValueError),
         ({"patience": 0}, ValueError),
-        ({"times": 1.5}, ValueError),
+        ({"times": 1.5}, TypeError),
         ({"min_saving": 0.0}, ValueError),
         ({"min_saving": "much"}, TypeError),
     ],

@@ -462,7 +462,7 @@ def test_not_built():
     ("make", "error", "message"),
     [
         (lambda: L0SharedGate(2.5), TypeError, "`units` must be an integer"),
-        (lambda: L0SharedGate(0), ValueError, "`units` must be positive"),
+        (lambda: L0SharedGate(0), ValueError, "`units` must be an integer >= 1"),
         (lambda: L0Switch(axis="x"), TypeError, "`axis` must be an integer"),
         (lambda: L0Switch(axis=(1, 2)), TypeError, "`axis` must be an integer"),
         (lambda: L0Switch(indices=3), TypeError, "`indices` must be .* of integers"),

@@ -127,7 +127,7 @@ def test_options_are_saved(tmp_path):
         ({"clamp": (-5.0, 2.0)}, ValueError, "to start, at 2.997"),
         ({"clamp": (float("nan"), 5.0)}, ValueError, "`clamp` must leave"),
         ({"min_units": -1}, ValueError, "`min_units` must be .*min_units=-1"),
-        ({"min_units": 1.5}, ValueError, "`min_units` must be .*min_units=1.5"),
+        ({"min_units": 1.5}, TypeError, "`min_units` must be .*min_units=1.5"),
     ],
 )
 def test_bad_options(options, error, message):

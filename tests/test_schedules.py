@@ -73,7 +73,7 @@ def test_values_by_hand(schedule, values):
         (lambda: Constant(-1.0), ValueError, "`l0` must be .*Received: l0=-1"),
         (lambda: Linear("1", 4), TypeError, "`l0` must be .*Received: l0='1'"),
         (lambda: Linear(1.0, 0), ValueError, "`steps` must be .*>= 1.*steps=0"),
-        (lambda: Cubic(1.0, 2.5), ValueError, "`steps` must be .*steps=2.5"),
+        (lambda: Cubic(1.0, 2.5), TypeError, "`steps` must be .*steps=2.5"),
         (lambda: Cubic(1.0, 2, -1), ValueError, "`delay` must be .*>= 0.*delay=-1"),
         (lambda: L0(Linear), TypeError, "`l0` must be .*or a schedule.*Received"),
     ],

@@ -20,6 +20,8 @@ import keras
 import numpy as np
 from keras.src.models.functional import Functional
 
+from keras_l0.arguments import require_model
+
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
@@ -270,11 +272,7 @@ class _Tracer:
 
 def require_graph(model: Any) -> None:
     """Raises unless ``model`` is a built Sequential or functional model."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a Keras model. "
-            f"Received: {model!r} of type {type(model).__name__}"
-        )
+    require_model("model", model)
     if type(model).call is keras.Sequential.call:
         if not model.built or not model.layers:
             raise ValueError(

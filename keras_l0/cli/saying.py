@@ -73,6 +73,8 @@ def step(text: str) -> Iterator[None]:
             try:
                 yield
             except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+                if os.environ.get("KERAS_L0_DEBUG"):
+                    raise
                 raise click.ClickException(sentence(error)) from error
     for message in dict.fromkeys(str(one.message) for one in caught):
         click.echo(f"Note: {sentence(message)}", err=True)

@@ -137,8 +137,10 @@ def benchmark(
         A `Benchmark`; ``print`` shows it as a table.
 
     Raises:
-        ValueError: If ``runs`` or ``threads`` is no positive integer, no file is given,
-            or one is not a .tflite file.
+        ImportError: If LiteRT is not installed.
+        TypeError: If ``runs`` or ``threads`` is not an integer.
+        ValueError: If one is not positive, no file is given, or one is not a .tflite
+            file.
 
     Example:
         >>> import keras_l0

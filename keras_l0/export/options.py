@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from keras_l0.arguments import require_one_of
+from keras_l0.arguments import check_field, require_integer, require_one_of
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 IO_DTYPES = ("float32", "int8", "uint8")
@@ -55,16 +55,11 @@ class Options:
                 f"compute in float32. Received: io_dtype={self.io_dtype!r}, "
                 f"quantization={self.quantization!r}"
             )
-        size = self.batch_size
-        if size is not None and (
-            isinstance(size, bool) or not isinstance(size, int) or size < 1
-        ):
-            raise ValueError(
-                "`batch_size` must be a positive integer, or None for any number of "
-                f"examples per inference. Received: batch_size={size!r}"
-            )
+        if self.batch_size is not None:
+            what = "None for any number of examples per inference, or an integer"
+            check_field(self, "batch_size", require_integer, 1, what)
         if not isinstance(self.sparse, bool):
-            raise ValueError(
+            raise TypeError(
                 f"`sparse` must be True or False. Received: sparse={self.sparse!r}"
             )
         if not isinstance(self.allow, (tuple, list, set)) or any(
@@ -83,7 +78,7 @@ class Options:
                 "files do not run, or answer NaN. Received: sparse=True, "
                 f"quantization={self.quantization!r}, target={self.target!r}"
             )
-        if self.target is not None and size is None:
+        if self.target is not None and self.batch_size is None:
             raise ValueError(
                 f"`batch_size` must be a number for target={self.target!r}, which "
                 "takes files of a fixed batch. Received: batch_size=None"

@@ -14,7 +14,7 @@ import numpy as np
 from keras_l0.analysis.graph import require_finite, require_graph
 from keras_l0.analysis.passes import INPUT_MODES
 from keras_l0.analysis.rounding import outputs
-from keras_l0.arguments import require_one_of
+from keras_l0.arguments import require_model, require_one_of
 from keras_l0.export.c_array import check_c_path
 from keras_l0.export.child import convert_in_child
 from keras_l0.export.convert import convert, freeze
@@ -211,11 +211,7 @@ def _before(
     verify: bool,
 ) -> tuple[ExportReport, bytes]:
     """The report and the bytes of the network to compare with."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`before` must be a Keras model. Received: {model!r} of type "
-            f"{type(model).__name__}"
-        )
+    require_model("before", model)
     with tempfile.TemporaryDirectory(prefix="keras-l0-") as folder:
         path = os.path.join(folder, "before.tflite")
         try:

@@ -36,6 +36,21 @@ def find_gates(layer: keras.layers.Layer) -> list[L0Gate]:
     return list(_walk(layer, set()))
 
 
+def require_gates(model: keras.layers.Layer) -> list[L0Gate]:
+    """`find_gates`, where there must be some.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if found := find_gates(model):
+        return found
+    raise ValueError(
+        f"`model` must have gates. Received: {model.name!r}, which has none. Add them "
+        "with `keras_l0.add_gates(model)`, or build it from the layers of "
+        "`keras_l0.layers`"
+    )
+
+
 def _walk(layer: keras.layers.Layer, seen: set[int]) -> Iterator[L0Gate]:
     if id(layer) in seen:
         return

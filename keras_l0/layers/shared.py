@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l0.arguments import is_integer
+from keras_l0.arguments import is_integer, require_integer
 from keras_l0.layers.gate import L0Gate
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import Strength
@@ -40,7 +40,7 @@ class L0SharedGate(keras.layers.Layer):
 
     Raises:
         TypeError: If ``units`` is not an integer, or as `L0Gate` says.
-        ValueError: If ``units`` is not positive, or as `L0Gate` says.
+        ValueError: If ``units`` is below 1, or as `L0Gate` says.
 
     Example:
         >>> import keras, keras_l0
@@ -66,11 +66,7 @@ class L0SharedGate(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not is_integer(units):
-            raise TypeError(f"`units` must be an integer. Received: units={units!r}")
-        if units < 1:
-            raise ValueError(f"`units` must be positive. Received: units={units}")
-        self.units = int(units)
+        self.units = require_integer("units", units, 1)
         self.gate = L0Gate(
             -1, l0, cost, options, seed,
             dtype=self.dtype_policy, trainable=self.trainable, name="gate",

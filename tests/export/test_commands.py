@@ -99,6 +99,17 @@ def test_export_without_zeros(tmp_path):
     assert sizes[1] < sizes[0] - 2000
 
 
+def test_a_traceback_for_reports(tmp_path, saved, monkeypatch):
+    def broken(*args, **kwargs):
+        raise TypeError("not meant to be read")
+
+    monkeypatch.setattr("keras_l0.to_tflite", broken)
+    arguments = "export", saved, "-o", tmp_path / "out.tflite"
+    assert keras_l0(*arguments).exception.code == 1
+    monkeypatch.setenv("KERAS_L0_DEBUG", "1")
+    assert isinstance(keras_l0(*arguments).exception, TypeError)
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     (tmp_path / "x.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)

@@ -57,7 +57,7 @@ def test_memory_is_left_out_where_it_cannot_be_read(tmp_path, monkeypatch):
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="`runs` must be an integer.*Received: runs=0"):
         latency(tmp_path / "net.tflite", runs=0)
-    with pytest.raises(ValueError, match="`runs` must be an integer.*runs='3'"):
+    with pytest.raises(TypeError, match="`runs` must be an integer.*runs='3'"):
         benchmark(tmp_path / "net.tflite", runs="3")
     with pytest.raises(ValueError, match="`threads` must be.*Received: threads=0"):
         benchmark(tmp_path / "net.tflite", threads=0)
