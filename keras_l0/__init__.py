@@ -14,10 +14,9 @@ from keras_l0 import callbacks, layers, regularizers, schedules
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.budget import Budget
-from keras_l0.budgeted import BudgetedModel, with_budget
+from keras_l0.budget.model import BudgetedModel, with_budget
 from keras_l0.calibration import calibrate
-from keras_l0.compacting import Compaction, fit_compacting
-from keras_l0.compaction import compact
+from keras_l0.compaction import Compaction, compact, fit_compacting
 from keras_l0.convert import GatePlan, add_gates, plan_gates
 from keras_l0.export import (
     ExportError,
@@ -35,7 +34,7 @@ from keras_l0.optimizers import exclude_from_weight_decay
 from keras_l0.page import HtmlReport, html_report
 from keras_l0.plots import plot_gates, plot_history
 from keras_l0.report import Profile, profile, summary
-from keras_l0.rewrite import strip
+from keras_l0.stripping import strip
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_l0.analysis.passes import INPUT_MODES, Analysis
 from keras_l0.arguments import require_one_of
-from keras_l0.budgeted import BudgetedModel
+from keras_l0.budget.model import BudgetedModel
 from keras_l0.layers.finding import require_finite_gates
 
 

@@ -380,7 +380,7 @@ def test_a_run_outlives_what_goes_wrong(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("it disagrees")
 
-    monkeypatch.setattr(keras_l0.compacting, "compacted", broken)
+    monkeypatch.setattr(keras_l0.compaction.training, "compacted", broken)
     model = shaken(dense())
     with pytest.warns(UserWarning, match="trains on with all its units: it disagrees"):
         history = fit_compacting(

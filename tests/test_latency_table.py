@@ -14,7 +14,7 @@ from keras_l0.analysis.cost import Cost
 from keras_l0.analysis.grids import Grid, interpolate
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
-from keras_l0.constraints import Constraints
+from keras_l0.budget.constraints import Constraints
 from keras_l0.layers import L0Dense
 
 

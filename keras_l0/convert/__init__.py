@@ -9,7 +9,7 @@ import keras
 
 from keras_l0.arguments import require_seed
 from keras_l0.budget import Budget, as_budgets
-from keras_l0.budgeted import put_under, require_within_reach
+from keras_l0.budget.model import put_under, require_within_reach
 from keras_l0.convert.conversion import Conversion
 from keras_l0.convert.plan import GatePlan
 from keras_l0.convert.selection import Selector, Strength

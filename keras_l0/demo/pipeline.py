@@ -25,7 +25,7 @@ from keras_l0.export.latency import latency
 from keras_l0.export.report import accuracy
 from keras_l0.layers import find_gates
 from keras_l0.report import profile
-from keras_l0.rewrite import strip
+from keras_l0.stripping import strip
 
 # Two float32 evaluations of one network differ less than this in any probability.
 _TOLERANCE = 1e-4

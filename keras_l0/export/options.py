@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from keras_l0.arguments import check_field, require_integer, require_one_of
+from keras_l0.budget import WEIGHT_BYTES
 
-QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+QUANTIZATIONS = tuple(WEIGHT_BYTES)
 IO_DTYPES = ("float32", "int8", "uint8")
 ALLOWED = ("float", "flex")
 ETHOS_U = (

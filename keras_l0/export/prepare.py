@@ -21,7 +21,7 @@ from keras_l0.export.sparse import BLOCK, block_gated
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
 from keras_l0.packages import missing, required
-from keras_l0.rewrite import strip
+from keras_l0.stripping import strip
 
 # Random ones, where a model comes without data of its own.
 _EXAMPLES = 16

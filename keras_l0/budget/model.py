@@ -14,9 +14,9 @@ from keras.src.models.functional import Functional
 
 from keras_l0.analysis.copying import assign_weights, carry_vocabularies
 from keras_l0.analysis.graph import deep_recursion, require_graph
-from keras_l0.budget import Budget, SetByBudget, as_budgets
-from keras_l0.closing import close, to_close
-from keras_l0.constraints import Constraints
+from keras_l0.budget.closing import close, to_close
+from keras_l0.budget.constraints import Constraints
+from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
 

@@ -17,9 +17,9 @@ from keras_l0.arguments import (
     require_probability,
     require_real,
 )
-from keras_l0.compaction import closed_for_good, compacted, require_inputs
+from keras_l0.compaction.model import closed_for_good, compacted, require_inputs
+from keras_l0.compaction.narrowing import Narrowing
 from keras_l0.layers import find_gates
-from keras_l0.narrowing import Narrowing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
 from keras_l0.analysis.timing import Timing
-from keras_l0.budget import Budget, SetByBudget
+from keras_l0.budget.definition import Budget, SetByBudget
 
 # A TFLite file beside its weights: the frame, and each call with its tensors.
 _FRAME_BYTES, _CALL_BYTES = 1000, 400

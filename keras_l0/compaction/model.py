@@ -11,11 +11,11 @@ import numpy as np
 
 from keras_l0.analysis.graph import deep_recursion, require_finite, require_graph
 from keras_l0.arguments import require_probability
-from keras_l0.budgeted import BudgetedModel, put_under
+from keras_l0.budget.model import BudgetedModel, put_under
+from keras_l0.compaction.narrowing import Narrowed, narrow
+from keras_l0.compaction.slots import carried
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_gates
-from keras_l0.narrowing import Narrowed, narrow
-from keras_l0.slots import carried
 from keras_l0.verification import verify_equal
 
 _INPUT_MODES = ("keep", "gather")

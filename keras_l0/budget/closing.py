@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.budget import Budget
-from keras_l0.constraints import Constraints
+from keras_l0.budget.constraints import Constraints
+from keras_l0.budget.definition import Budget
 from keras_l0.layers import find_gates
 
 # Where a gate is put to close it: P(z != 0) is 1e-8.
