@@ -82,7 +82,7 @@ class Density(keras.callbacks.Callback):
             "macs": round(float(total.macs)),
         }
         if isinstance(self.model, BudgetedModel) and self.model.budgets:
-            self._values["multiplier"] = max(self.model.multiplier)
+            self._values["multiplier"] = max(self.model.multipliers)
             if (latency := self.model.latency) is not None:
                 self._values["latency"] = latency
 

@@ -66,7 +66,14 @@ class LayerProfile(Densities):
 
 @dataclasses.dataclass(frozen=True)
 class Profile(Densities):
-    """The size of a model, whole and per layer (see `LayerProfile`)."""
+    """The size of a model, whole and per layer. `profile` makes it.
+
+    Attributes:
+        dense: Size with all gates open, the gates themselves not counted.
+        expected: Size in expectation under the gates of training.
+        deployed: Size after strip.
+        layers: A `LayerProfile` of each call that has a size or gates, in graph order.
+    """
 
     dense: Size
     expected: Size
@@ -106,11 +113,7 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
         [0.7, 0.67]
     """
     require_finite(model)
-    return profile_of(Analysis(model, inputs))
-
-
-def profile_of(analysis: Analysis) -> Profile:
-    """`profile` of a model that has been analysed already."""
+    analysis = Analysis(model, inputs)
     dense = analysis.all_open()
     *expected, expected_total = analysis.expected_sizes()
     deployed = analysis.deployed()
@@ -157,6 +160,16 @@ def summary(
     Raises:
         TypeError: As `profile` does.
         ValueError: As `profile` does.
+
+    Example:
+        >>> import keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(3), keras.layers.Dense(2)])
+        >>> keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, 9.0])
+        >>> texts = []
+        >>> keras_l0.summary(model, print_fn=texts.append)
+        >>> texts[0].splitlines()[-3]
+        'Deployed: 69.6% of the parameters and 66.7% of the MACs.'
     """
     report = profile(model, inputs)
     table = _table(report, f'Model "{model.name}" and its gates')

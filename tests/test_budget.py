@@ -308,7 +308,7 @@ def test_a_budget_for_some_layers():
         layers[first].deployed.params / layers[first].dense.params,
         layers[second].deployed.macs / layers[second].dense.macs,
     ]
-    assert shares[0] <= 0.45 and shares[1] <= 0.25 and len(model.multiplier) == 2
+    assert shares[0] <= 0.45 and shares[1] <= 0.25 and len(model.multipliers) == 2
 
 
 def test_frozen_gates_are_counted_but_stay():
@@ -374,7 +374,7 @@ def test_the_likeliest_gates_are_free():
     for gate, found in zip(keras_l0.gates(model), prices, strict=True):
         p = keras.ops.convert_to_numpy(gate.prob_open)
         assert set(np.flatnonzero(found == 0)) == set(np.argsort(p)[-3:])
-        assert found.min() == 0 and model.multiplier[0] > 0
+        assert found.min() == 0 and model.multipliers[0] > 0
 
 
 def test_the_price_of_a_unit_is_what_its_removal_saves():
@@ -400,7 +400,7 @@ def test_the_price_of_a_unit_is_what_its_removal_saves():
         saved = full - keras_l0.profile(model).deployed.params
         gate.assign_log_alpha(9.0)
         for _ in range(gate.count):
-            expected = model.multiplier[0] * saved / full
+            expected = model.multipliers[0] * saved / full
             assert next(prices) == pytest.approx(expected, rel=0.01)
 
 
@@ -464,13 +464,13 @@ def test_the_multiplier_restarts_at_zero():
     model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
     model.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow")
     model.fit(*data(128), epochs=3, verbose=0)
-    assert model.multiplier[0] > 0
+    assert model.multipliers[0] > 0
     set_open(0.1)
     model(data(8)[0], training=True)
-    assert -100 <= model.multiplier[0] < 0
+    assert -100 <= model.multipliers[0] < 0
     set_open(1.0)
     model(data(8)[0], training=True)
-    assert 0 < model.multiplier[0] <= 100
+    assert 0 < model.multipliers[0] <= 100
     share = model._constraints.each[0].share
     gates = keras_l0.gates(model)
     half = (
@@ -480,17 +480,17 @@ def test_the_multiplier_restarts_at_zero():
     assert [gate.count for gate in gates] == [40, 40]
     model._constraints.slack = np.array([0.05])
     model(data(8)[0], training=True)
-    assert model.multiplier == [0.0]
+    assert model.multipliers == [0.0]
 
 
 def test_evaluation_leaves_it_alone():
     model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
     train(model, epochs=2)
-    before = (model.multiplier, model.ramp)
+    before = (model.multipliers, model.ramp)
     model.evaluate(*data(), verbose=0)
     model.predict(data()[0], verbose=0)
     model(data()[0])
-    assert (model.multiplier, model.ramp) == before
+    assert (model.multipliers, model.ramp) == before
 
 
 # Files, clones, models around it.
@@ -504,7 +504,7 @@ def test_saved_and_loaded_it_goes_on_alike(tmp_path):
     loaded = keras.models.load_model(path)
     assert type(loaded) is keras_l0.BudgetedModel
     assert loaded.budgets == model.budgets
-    assert loaded.ramp == model.ramp and loaded.multiplier == model.multiplier
+    assert loaded.ramp == model.ramp and loaded.multipliers == model.multipliers
     assert density(loaded) == density(model)
     history = loaded.fit(*data(), batch_size=64, epochs=30, verbose=0).history
     assert density(loaded) <= 0.53 and np.isfinite(history["loss"][-1])
@@ -535,7 +535,7 @@ def test_gates_are_pushed_by_what_they_add_to_the_expected_size(gradient):
         gate.assign_log_alpha(np.linspace(-1, 3, gate.count))
     model._progress.assign([10.0, 1.0])
     model(data(8)[0], training=True)
-    (multiplier,), (constraint,) = model.multiplier, model._constraints.each
+    (multiplier,), (constraint,) = model.multipliers, model._constraints.each
     assert multiplier > 0
     gates = keras_l0.gates(model)
     raw = [keras.ops.convert_to_numpy(gate.raw).astype("float64") for gate in gates]

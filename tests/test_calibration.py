@@ -76,9 +76,9 @@ def test_batches_count_alike():
 def test_a_budget_does_not_notice():
     model = with_budget(network(), Budget(params=0.8, ramp_steps=1))
     model(data(), training=True)
-    before = (model.ramp, model.multiplier)
+    before = (model.ramp, model.multipliers)
     calibrate(model, data())
-    assert (model.ramp, model.multiplier) == before
+    assert (model.ramp, model.multipliers) == before
 
 
 DRAWING = {

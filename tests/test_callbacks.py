@@ -267,7 +267,7 @@ def test_a_budget_shows_its_multiplier():
     model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=QUICK)
     history = model.fit(*data(), batch_size=4, verbose=0, callbacks=[Density()]).history
     assert set(history) == {"loss", "multiplier"} | SHOWN
-    assert history["multiplier"] == [max(model.multiplier)]
+    assert history["multiplier"] == [max(model.multipliers)]
     assert history["multiplier"][0] > 0
 
 

@@ -208,7 +208,7 @@ def test_training_goes_on_to_the_same_weights(optimizer, monkeypatch):
     x = images(16, (8,))
     np.testing.assert_allclose(predict(small, x), predict(model, x), atol=1e-5)
     if budget:
-        assert small.multiplier == pytest.approx(model.multiplier, rel=1e-4)
+        assert small.multipliers == pytest.approx(model.multipliers, rel=1e-4)
         assert small.ramp == model.ramp == (10, 6)
 
 
@@ -225,7 +225,7 @@ def test_statistics_train_on_alike(monkeypatch):
         one.fit(x, y, epochs=3, initial_epoch=1, **options)
     scale = np.abs(predict(model, x)).max()
     np.testing.assert_allclose(predict(small, x), predict(model, x), atol=2e-5 * scale)
-    assert small.multiplier == pytest.approx(model.multiplier, rel=1e-3)
+    assert small.multipliers == pytest.approx(model.multipliers, rel=1e-3)
 
 
 def test_a_budget_stays_a_share_of_the_full_size(tmp_path):

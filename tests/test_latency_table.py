@@ -371,7 +371,7 @@ def test_training_keeps_the_budget_through_files_and_clones(tmp_path):
     assert table.estimate(strip(model)) == pytest.approx(0.4 * full, rel=0.12)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.budgets == model.budgets and loaded.multiplier == model.multiplier
+    assert loaded.budgets == model.budgets and loaded.multipliers == model.multipliers
     assert table.estimate(loaded) == table.estimate(model)
     loaded.compile(keras.optimizers.Adam(0.01), "mse")
     assert np.isfinite(loaded.fit(*data(), epochs=1, verbose=0).history["loss"][-1])

@@ -52,6 +52,24 @@ class BudgetedModel(Functional):
 
     Attributes:
         budgets: What the model has to fit; empty if no gate in it is under a budget.
+        multipliers: The Lagrange multiplier of each limit, in units of the loss per
+            full size.
+        ramp: Training steps taken, and steps of the ramp (0: not known yet).
+        latency: Microseconds that the stripped model takes, by a budget's table.
+
+    Raises:
+        ValueError: If what limits it does not fit the layers.
+
+    Example:
+        >>> import numpy as np, keras, keras_l0
+        >>> model = keras.Sequential([
+        ...     keras.Input((4,)), keras_l0.layers.L0Dense(8), keras.layers.Dense(2)])
+        >>> model = keras_l0.with_budget(model, keras_l0.Budget(params=0.5))
+        >>> model.compile(keras.optimizers.Adam(1e-2), "mse")
+        >>> data = np.ones((64, 4)), np.ones((64, 2))
+        >>> history = model.fit(*data, batch_size=8, epochs=4, verbose=0)
+        >>> model.ramp, keras_l0.profile(model).deployed_density.params <= 0.5
+        ((32, 16), True)
     """
 
     # Its `call` does more than run the graph, but to the same result.
@@ -94,7 +112,7 @@ class BudgetedModel(Functional):
         return self._constraints.wide if self.budgets else None
 
     @property
-    def multiplier(self) -> list[float]:
+    def multipliers(self) -> list[float]:
         """The Lagrange multiplier of each limit; 0 where the size is as wanted."""
         if not self.budgets:
             return []
@@ -132,7 +150,7 @@ class BudgetedModel(Functional):
         before = ops.convert_to_tensor(self._multipliers)
         progress = ops.convert_to_tensor(self._progress)
         step, ramp = progress[0], progress[1]
-        ramp = ops.where(ramp > 0, ramp, float(self.chosen_ramp or _RAMP_STEPS))
+        ramp = ops.where(ramp > 0, ramp, float(self._chosen_ramp or _RAMP_STEPS))
         limits = self._constraints.limits_at(ops.minimum(1.0, step / ramp))
         found = ops.stack(self._constraints.program(deployed))
         below = limits - found
@@ -179,12 +197,12 @@ class BudgetedModel(Functional):
             callbacks.callbacks.remove(ramp)
 
     @property
-    def chosen_ramp(self) -> int | None:
+    def _chosen_ramp(self) -> int | None:
         """The `Budget.ramp_steps`, the longest of several."""
         chosen = [b.ramp_steps for b in self.budgets if b.ramp_steps is not None]
         return max(1, *chosen) if chosen else None
 
-    def set_ramp(self, steps: int) -> None:
+    def _set_ramp(self, steps: int) -> None:
         """Sets the number of steps over which the limit comes down, from step 0."""
         progress = ops.convert_to_numpy(self._progress)
         self._progress.assign([progress[0], max(1, steps)])
@@ -215,16 +233,16 @@ class _Ramp(keras.callbacks.Callback):
         if self.model.ramp[1]:
             return
         steps = self.params.get("steps")
-        chosen = self.model.chosen_ramp
+        chosen = self.model._chosen_ramp
         if chosen or steps:
-            self.model.set_ramp(chosen or steps * self.epochs // 2)
+            self.model._set_ramp(chosen or steps * self.epochs // 2)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         require_finite_gates(self.model)
         # Of a generator, the first epoch tells.
         step, ramp = self.model.ramp
         if not ramp:
-            self.model.set_ramp(step * self.epochs // 2)
+            self.model._set_ramp(step * self.epochs // 2)
         elif _CLOSING * self.epochs <= epoch + 1 < self.epochs and step >= ramp:
             close(self.model, to_close(self.model, self.model.budgets))
 

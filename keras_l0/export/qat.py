@@ -34,6 +34,8 @@ from keras_l0.packages import required
 class QuantizeAware:
     """A network that trains under the rounding of 8 bits, made by `quantize_aware`.
 
+    The example is there.
+
     Attributes:
         model: The tf_keras model that tensorflow-model-optimization wrapped.
     """
@@ -91,8 +93,18 @@ class QuantizeAware:
     ) -> ExportReport:
         """Writes a file of 8 bits throughout, which takes no representative data.
 
-        It is compared with what this network answers under rounding. The arguments are
-        those of `keras_l0.to_tflite`.
+        It is compared with what this network answers under rounding. Its batch is 1.
+
+        Args:
+            path: The file to write.
+            data: As in `keras_l0.to_tflite`, like all that follow.
+            labels: The class of each example of ``data``.
+            verify: Whether to compare the file with this network.
+            max_error: The largest error that is allowed.
+            min_top1: The smallest share of equal answers that is allowed.
+            io_dtype: The dtype of inputs and outputs.
+            target: What the file is to run on.
+            c_array: A C++ source to write beside it.
 
         Returns:
             An `ExportReport`.
