@@ -10,6 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+# Seeds of Keras are integers below this.
+SEEDS = 2**32
+
 
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer, of Python or NumPy, and no boolean."""
@@ -51,13 +54,18 @@ def require_model(name: str, value: Any) -> None:
 
 
 def require_seed(seed: Any) -> None:
-    """Raises unless a seed is an integer or None.
+    """Raises unless a seed is one of Keras' integers, or None.
 
     Raises:
         TypeError: If it is something else.
+        ValueError: If it does not fit 32 bits.
     """
-    if seed is not None and not is_integer(seed):
+    if seed is None:
+        return
+    if not is_integer(seed):
         raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed!r}")
 
 
 def require_one_of(name: str, value: Any, known: Iterable[Any]) -> None:

@@ -72,8 +72,8 @@ def require_plain(analysis: Analysis, stripped: keras.Model) -> None:
             raise ValueError(
                 f"While stripping {layer.name!r} ({type(layer).__name__}): there are "
                 f"gates inside, and it is a barrier: {reasons.get(layer.name)}. "
-                "Register a rule with `keras_l0.register_strip_rule`, or gate it from "
-                "outside with an `L0Gate`."
+                "Gate it from outside with an `L0Gate`, or, if it is a layer of your "
+                "own, register a rule with `keras_l0.register_strip_rule`."
             )
 
 

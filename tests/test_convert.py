@@ -19,6 +19,7 @@ from keras_l0.layers import (
 )
 
 CLOSED, OPEN = -9.0, 9.0
+RMS = hasattr(layers, "RMSNormalization")
 
 
 def chain():
@@ -132,6 +133,78 @@ def test_a_gate_costs_what_its_removal_saves(build):
             left = keras_l0.strip(gated, verify=False).count_params()
             assert whole - left == np.broadcast_to(gate.cost, gate.count)[unit]
         gate.assign_log_alpha(OPEN)
+
+
+def preactivation():
+    """A stream that is normalized each time that a padded convolution reads it."""
+    x = keras.Input((8, 8, 3))
+    h = layers.Conv2D(12, 3, padding="same", use_bias=False)(x)
+    for _ in range(3):
+        r = h
+        for filters in (5, 12):
+            h = layers.ReLU()(layers.BatchNormalization()(h))
+            h = layers.Conv2D(filters, 3, padding="same")(h)
+        h = layers.Add()([h, r])
+    h = layers.ReLU()(layers.BatchNormalization()(h))
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(h)))
+
+
+def twice():
+    """One encoder with a normalization inside, called twice."""
+    encoder = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)), layers.Conv2D(8, 3, padding="same"),
+            layers.BatchNormalization(), layers.ReLU(),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )  # fmt: skip
+    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    apart = keras.ops.absolute(keras.ops.subtract(encoder(a), encoder(b)))
+    return keras.Model([a, b], layers.Dense(1)(apart))
+
+
+def by_length(kind):
+    """A normalization by a length over all channels behind the units."""
+
+    def build():
+        x = keras.Input((8, 8, 3))
+        h = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+        h = kind()(h)
+        h = layers.Conv2D(5, 3, padding="same", activation="relu")(h)
+        return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(h)))
+
+    return build
+
+
+AWAKE = {
+    "preactivation": preactivation,
+    "twice": twice,
+    "unit": by_length(layers.UnitNormalization),
+    **({"rms": by_length(layers.RMSNormalization)} if RMS else {}),
+}
+
+
+@pytest.mark.parametrize("name", AWAKE)
+def test_what_makes_something_of_a_closed_unit_does_not_hold_it(name):
+    model, rng = AWAKE[name](), np.random.default_rng(0)
+    for weight in model.weights:
+        spread = rng.uniform if "variance" in weight.path else rng.normal
+        weight.assign(spread(0.2, 0.9, weight.shape))
+    gated = keras_l0.add_gates(model)
+    for gate in keras_l0.gates(gated):
+        for others in keras_l0.gates(gated):
+            others.assign_log_alpha(OPEN)
+        closed = rng.permutation(gate.count) < gate.count - 1
+        gate.assign_log_alpha(np.where(closed, CLOSED, 0.4))
+        sizes = keras_l0.profile(gated)
+        saved = sizes.dense.params - sizes.deployed.params
+        assert saved == np.sum(gate.cost * np.ones(gate.count) * closed)
+        stripped = keras_l0.strip(gated, verify=False)
+        assert stripped.count_params() == sizes.deployed.params
+        x = [images(seed=k) for k in range(len(model.inputs))]
+        expected, found = (m.predict(x, verbose=0) for m in (gated, stripped))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_prices_inside_of_layers_are_saved(tmp_path):
@@ -305,6 +378,66 @@ def test_shared_layers_and_nested_models():
 def test_selection(choice):
     gated = keras_l0.add_gates(chain(), layers=choice, skip="second")
     assert [gate.count for gate in keras_l0.gates(gated)] == [6]
+
+
+def test_a_nested_model_is_selected_as_a_whole():
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(5, "relu", name="dense")], name="backbone"
+    )
+    x = keras.Input((6,))
+    h = layers.Dense(4, "relu", name="dense")(inner(x))
+    model = keras.Model(x, layers.Dense(2, name="classes")(h))
+    for choice, count in (("backbone", 5), (inner, 5), ("back*", 5), ("dense", 9)):
+        gated = keras_l0.add_gates(model, layers=choice)
+        assert sum(gate.count for gate in keras_l0.gates(gated)) == count
+    skipped = keras_l0.add_gates(model, skip=inner)
+    assert [gate.count for gate in keras_l0.gates(skipped)] == [4]
+    strong = keras_l0.add_gates(model, l0={"backbone": 1e-3})
+    assert [gate.regularizer.l0 for gate in keras_l0.gates(strong)] == [1e-3, 0.0]
+
+
+def test_a_class_that_trains_in_its_own_way_is_told():
+    class Own(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            return 2.0 * super().compute_loss(*args, **kwargs)
+
+    x = keras.Input((6,))
+    model = Own(x, layers.Dense(2)(layers.Dense(4)(x)))
+    with pytest.warns(UserWarning, match="'compute_loss' of its own"):
+        keras_l0.add_gates(model)
+
+
+def test_positions_in_the_batch_axis_share_the_noise_of_their_example():
+    x = keras.Input((4, 6))
+    h = layers.Dense(8)(keras.ops.reshape(x, (-1, 6)))
+    h = layers.Add()([h, layers.Dense(8)(layers.Dense(5, "relu")(h))])
+    model = keras.Model(x, keras.ops.reshape(layers.Dense(2)(h), (-1, 4, 2)))
+    options = keras_l0.GateOptions(0.6, noise="example")
+    gated = keras_l0.add_gates(model, gate_options=options)
+    switch = next(iter(of_type(gated, L0Switch).values()))
+    behind = keras.Model(gated.input, switch.output)
+    x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
+    y = keras.ops.convert_to_numpy(behind(x, training=True)).reshape(3, 4, 8)
+    shut = y == 0
+    assert (shut == shut[:, :1]).all() and len(np.unique(shut[:, 0], axis=0)) > 1
+    gated.compile("adam", "mse")
+    gated.fit(x, np.zeros((3, 4, 2)), verbose=0)
+
+
+def test_a_normalization_computes_as_before():
+    norm = layers.Normalization()
+    stack = [keras.Input((3,)), norm, layers.Dense(4, "relu"), layers.Dense(1)]
+    model = keras.Sequential(stack)
+    norm.adapt(np.random.default_rng(0).normal(5, 3, (50, 3)))
+    # Weights alone do not tell it what to compute with.
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    x = np.ones((2, 3), "float32")
+    for make in (model, copy):
+        expected, found = (
+            keras.ops.convert_to_numpy(m(x)) for m in (make, keras_l0.add_gates(make))
+        )
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_selection_by_layer():

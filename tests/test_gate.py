@@ -529,6 +529,16 @@ def test_saved_and_loaded(tmp_path):
     )
 
 
+def test_what_no_gate_and_no_generator_takes():
+    gate = L0Gate()
+    gate.build((None, 3))
+    with pytest.raises(ValueError, match="must be numbers. Received: NaN"):
+        gate.assign_log_alpha([1.0, float("nan"), 2.0])
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=r"`seed` must be in \[0, 2\*\*32\)"):
+            L0Gate(seed=seed)
+
+
 @pytest.mark.parametrize("seed", [True, 1.5, "one"])
 def test_seed_is_an_integer(seed):
     with pytest.raises(TypeError, match="`seed` must be an integer or None"):

@@ -55,6 +55,22 @@ def carry_vocabularies(old: keras.Layer, new: keras.Layer) -> None:
             )
 
 
+def weights_of(layer: keras.Layer) -> list[Any]:
+    """The values of a layer's or model's weights, as its layers compute with them.
+
+    `set_weights` does not reach what a Normalization has derived from its weights.
+    """
+    values = {id(weight): weight for weight in layer.weights}
+    for one in layer._flatten_layers():
+        if isinstance(one, keras.layers.Normalization) and one.weights:
+            for weight, used in (
+                (one.adapt_mean, one.mean), (one.adapt_variance, one.variance),
+            ):  # fmt: skip
+                if used is not None:
+                    values[id(weight)] = keras.ops.reshape(used, weight.shape)
+    return [keras.ops.convert_to_numpy(values[id(weight)]) for weight in layer.weights]
+
+
 def assign_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
     """Sets the weights of a layer or model, and what its layers derive from them."""
     layer.set_weights(weights)

@@ -153,7 +153,7 @@ class Evaluator:
         for step in reversed(analysis.steps):
             facts_in = [flows[i] for i in step.ins]
             facts = [flows[i] for i in step.outs]
-            claimed = [demands[i] for i in step.outs]
+            claimed = [self._behind_cut(i, demands[i]) for i in step.outs]
             if step in self.lifted:
                 asked = [Demand(ones_like(f.alive), 0.0 * f.alive) for f in facts_in]
             elif step.rule.whole:
@@ -170,6 +170,13 @@ class Evaluator:
             for slot, demand in zip(step.ins, asked, strict=True):
                 ask(slot, demand)
         return demands
+
+    def _behind_cut(self, slot: int, demand: Demand) -> Demand:
+        """What is asked of a tensor through the gate that `cut` puts behind it."""
+        if slot not in self.cut:
+            return demand
+        left = array_like(demand.need, self.cut[slot])
+        return Demand(and_(demand.need, left), demand.pin)
 
     def _decide(self, flows: list[Flow], demands: list[Demand]) -> Any:
         """For each decision whether any channel under it is wanted."""

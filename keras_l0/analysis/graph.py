@@ -55,13 +55,17 @@ class _Place(int):
 
 @dataclasses.dataclass(eq=False)
 class Node:
-    """One call of an operation (a layer, or a raw ``keras.ops`` operation)."""
+    """One call of an operation (a layer, or a raw ``keras.ops`` operation).
+
+    ``inside`` are the nested models that it is a part of, the outer ones first.
+    """
 
     name: str
     operation: Any
     inputs: list[Tensor]
     outputs: list[Tensor]
     shared: bool = False
+    inside: tuple[keras.Model, ...] = ()
     _call: Any = None
 
     def arguments(self) -> dict[str, list[int]]:
@@ -189,6 +193,7 @@ class _Tracer:
         self.tensors: list[Tensor] = []
         self.nodes: list[Node] = []
         self.outermost = {call.operation.name for call in _calls(model)}
+        self.inside: tuple[keras.Model, ...] = ()
         self.names: set[str] = set()
 
     def new_tensor(self, kt: Any, passed_on: bool = False) -> Tensor:
@@ -222,7 +227,9 @@ class _Tracer:
                     id(kt): source
                     for kt, source in zip(inner.inputs, sources, strict=False)
                 }
+                outside, self.inside = self.inside, (*self.inside, inner)
                 self.inline(inner, scope, f"{prefix}{inner.name}_")
+                self.inside = outside
                 results = [scope[id(kt)] for kt in inner.outputs]
             else:
                 results = self._add(call, sources, prefix)
@@ -249,7 +256,7 @@ class _Tracer:
             gated.producer = Node(front, gate, sources, [gated], _call=call)
             self.nodes.append(gated.producer)
             sources = [gated]
-        node = Node(name, operation, sources, results, _call=call)
+        node = Node(name, operation, sources, results, inside=self.inside, _call=call)
         self.nodes.append(node)
         for result in results:
             result.producer = node

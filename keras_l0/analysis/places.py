@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from keras_l0.analysis.evaluation import Evaluation, total_size
-from keras_l0.analysis.facts import Size
+from keras_l0.analysis.facts import Demand, Flow, Size
 from keras_l0.analysis.graph import Tensor
 from keras_l0.analysis.passes import Analysis, Step
+from keras_l0.analysis.reading_places import read_at, wakes
 
 
 @dataclasses.dataclass(eq=False)
@@ -73,7 +74,11 @@ def find_groups(analysis: Analysis) -> list[Group]:
             read = analysis.atoms(step.outs[0]).tolist()
             for group in dict.fromkeys(g for a in read if (g := owner.get(a))):
                 group.followers.append(step)
-    return sorted(groups, key=lambda g: places.index(g.places[0]))
+    groups.sort(key=lambda g: places.index(g.places[0]))
+    for group in groups:
+        if group.reason is None:
+            group.places = _in_front_of_readers(analysis, group) or group.places
+    return groups
 
 
 def _joined(places: Iterable[Place]) -> list[list[Place]]:
@@ -177,14 +182,55 @@ def _behind(
             or more
             or len(reader.ins) != 1
             or reader.rule.whole
-            or reader.rule.shares_weights
             or after.positions(None) > tensor.positions(None)
             or analysis.channels[end].axis is None
             or not np.array_equal(analysis.atoms(end), atoms)
+            or not _frees(reader, atoms)
         ):
             break
         tensor, slot = after, end
     return tensor, slot
+
+
+def _in_front_of_readers(analysis: Analysis, group: Group) -> list[Place] | None:
+    """Places behind which closed units stay closed, if at the group's they do not.
+
+    None if all is well, or if there are no such places either.
+    """
+    if any(place.tensor is None for place in group.places):
+        return None
+    units = {int(place.atoms[0]) for place in group.places}
+
+    def asleep(places: list[Place]) -> bool:
+        slots = {place.slot for place in places}
+        return not any(wakes(analysis, unit, slots) for unit in units)
+
+    if asleep(group.places):
+        return None
+    makers = {slot: step for step in analysis.steps for slot in step.visible[:1]}
+    found: dict[int, Place] = {}
+    for step, slot in (read for unit in units for read in read_at(analysis, unit)):
+        maker, atoms = makers.get(slot), analysis.atoms(slot)
+        one_group = np.isin(atoms, group.atoms).all()
+        if maker is None or maker.rule.whole or step.rule.whole or not one_group:
+            return None
+        if analysis.channels[slot].axis is None:
+            return None
+        tensor = step.node.inputs[step.ins.index(slot)]
+        found[slot] = Place(maker, tensor, slot, atoms)
+    places = [found[slot] for slot in sorted(found)]
+    return places if asleep(places) else None
+
+
+def _frees(reader: Step, atoms: np.ndarray) -> bool:
+    """Whether a call reads nothing of a channel that nobody reads of its output.
+
+    A length over all channels, for one, is read from all of them.
+    """
+    ones, first = np.ones(len(atoms)), 1.0 * (atoms == atoms[0])
+    flow, nothing = Flow(ones, 0.0 * ones), 0.0 * ones
+    asked = reader.rule.backward([flow], [flow], [Demand(first, nothing)])[0]
+    return not (asked.need > first).any()
 
 
 def _held_by(analysis: Analysis, group: Group) -> str:

@@ -14,6 +14,7 @@ from keras_l0.analysis.facts import Atoms, Size
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.plan_text import story, text
+from keras_l0.layers import find_gates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +202,14 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
     notes = []
     if not analysis.gates:
         notes.append("Nothing is gated: strip returns an equal model.")
+    for step in analysis.steps:
+        layer, rule = step.node.operation, step.rule
+        inside = find_gates(layer) if isinstance(layer, keras.Layer) else []
+        if rule.whole and inside and not rule.gates:
+            notes.append(
+                f"strip will refuse the model: there are gates inside of "
+                f"{step.node.name!r}, and it is a barrier: {rule.reason}."
+            )
     for tensor, slot in zip(analysis.graph.outputs, analysis.output_slots, strict=True):
         if not after.flows[slot].alive.any():
             node = tensor.producer

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from keras_l0.analysis.copying import assign_weights, carry_vocabularies
+from keras_l0.analysis.copying import assign_weights, carry_vocabularies, weights_of
 from keras_l0.analysis.graph import deep_recursion, require_graph
 from keras_l0.budget.closing import close, to_close
 from keras_l0.budget.constraints import Constraints
@@ -307,7 +307,7 @@ def copy_of(model: keras.Model) -> keras.Model:
     with deep_recursion(len(model.operations)):
         copy = keras.models.clone_model(model)
     carry_vocabularies(model, copy)
-    assign_weights(copy, [ops.convert_to_numpy(w) for w in model.weights])
+    assign_weights(copy, weights_of(model))
     for old, new in zip(find_gates(model), find_gates(copy), strict=True):
         new.trainable = old.trainable
     return copy

@@ -15,6 +15,9 @@ from keras_l0.convert.plan import GatePlan
 from keras_l0.convert.selection import Selector, Strength
 from keras_l0.layers import GateOptions
 
+# What a user's class may do in its own way.
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_loss_and_updates")
+
 __all__ = ["GatePlan", "add_gates", "plan_gates"]
 
 
@@ -82,8 +85,9 @@ def add_gates(
             or several of them.
         layers: Which layers to gate: the name of a layer or a pattern such as
             ``"block3_*"``, a layer class, a layer, a function that takes a layer and
-            returns whether to gate it, or several of these. None gates all. Units that
-            are tied are gated together.
+            returns whether to gate it, or several of these; a nested model, or its
+            name, stands for all of its layers. None gates all. Units that are tied are
+            gated together.
         skip: Which layers keep all of their units, in the same form.
         gate_options: `GateOptions`. Recurrent layers draw once per batch in any case.
         seed: Seed of the gates' noise.
@@ -91,7 +95,8 @@ def add_gates(
     Returns:
         A functional model (under a budget, a `BudgetedModel`) with the same inputs,
         outputs and layer names, and a copy of the weights. With all gates open, as they
-        are at the start, it computes the same. Nested models are inlined. It is not
+        are at the start, it computes the same. Nested models are inlined; layers of
+        theirs whose names are taken go by that of their model as well. It is not
         compiled.
 
     Raises:
@@ -125,9 +130,23 @@ def add_gates(
             f"of it ({left or 'it has no layers with weights'}).",
             stacklevel=2,
         )
+    if lost := [name for name in _STEPS if _own(model, name)]:
+        warnings.warn(
+            f"Model {model.name!r} ({type(model).__name__}) trains by {lost[0]!r} of "
+            "its own, and the gated model does not: it is a functional one. Make it "
+            "yours again with `type(model)(gated.inputs, gated.outputs)`, or train it "
+            "in a loop of your own.",
+            stacklevel=2,
+        )
     gated = conversion.build(seed)
     if budget is None:
         return gated
     budgets = as_budgets(budget)
     require_within_reach(gated, budgets)
     return put_under(budgets, gated)
+
+
+def _own(model: keras.Model, name: str) -> bool:
+    """Whether a model's class has a method of this name that is not Keras'."""
+    method = getattr(type(model), name, None)
+    return method is not None and not method.__module__.startswith("keras.")

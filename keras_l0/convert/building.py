@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.copying import assign_weights, copied
+from keras_l0.analysis.copying import assign_weights, copied, weights_of
 from keras_l0.analysis.graph import Node
 from keras_l0.analysis.places import Group
 from keras_l0.layers import (
@@ -155,7 +155,7 @@ class Building:
         if isinstance(new, L0RecurrentSwitch):
             old, new = self._original(old), new.layer
         if old is not new and old.weights:
-            assign_weights(new, old.get_weights())
+            assign_weights(new, weights_of(old))
 
 
 def _shares_mask(group: Group) -> bool:

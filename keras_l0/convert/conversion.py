@@ -12,6 +12,7 @@ from keras_l0.analysis.graph import require_finite, trace
 from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.places import Group, find_groups, follows, settle
 from keras_l0.analysis.rules.registry import held_weights
+from keras_l0.arguments import SEEDS
 from keras_l0.convert.building import Building
 from keras_l0.convert.plan import GatedGroup, GatePlan, Ungated
 from keras_l0.convert.selection import Selection, Strengths
@@ -53,13 +54,13 @@ class Conversion:
         self.strengths = Strengths(l0)
         self.chosen = None if layers is None else Selection("layers", layers)
         self.skipped = Selection("skip", skip)
-        self.graph = trace(model)
-        # Under the names of their first calls.
-        self.layers: dict[str, Any] = {n.name: n.operation for n in self.graph.nodes}
-        self.originals = {id(layer): layer for layer in self.layers.values()}
-        self.strengths.check(self.layers, model)
+        # The calls of the layers that a user knows, by name.
+        self.calls = {node.name: node for node in trace(model).nodes}
+        calls = self.calls.values()
+        self.originals = {id(node.operation): node.operation for node in calls}
+        self.strengths.check(calls, model)
         for selection in filter(None, (self.chosen, self.skipped)):
-            selection.check(self.layers, model)
+            selection.check(calls, model)
         # A layer that turns out not to be able to lose units stays as it is.
         refused: set[int] = set()
         while True:
@@ -94,7 +95,7 @@ class Conversion:
             if id(old) in refused or held_weights(old):
                 continue
             if id(old) not in made and isinstance(old, keras.Layer):
-                l0 = self.strengths.of_layer(node.name, old)
+                l0 = self.strengths.of_layer(node)
                 made[id(old)] = gated_twin(old, node.name, self.options, l0)
             if (twin := made.get(id(old))) is not None:
                 node.operation = twin
@@ -114,8 +115,7 @@ class Conversion:
         return None
 
     def _fits(self, selection: Selection, step: Step) -> bool:
-        name = step.node.name
-        return selection.fits(name, self.layers[name])
+        return selection.fits(self.calls[step.node.name])
 
     def plan(self) -> GatePlan:
         """What `build` will do, and why."""
@@ -126,7 +126,9 @@ class Conversion:
             gated.update(id(step.node.operation) for step in group.members)
             saves = Size(*np.mean(group.saves, axis=0).tolist())
             names = dict.fromkeys(step.node.name for step in group.steps)
-            groups.append(GatedGroup(tuple(names), len(group.atoms), saves))
+            hidden = all(place.slot in place.step.hidden for place in group.places)
+            kind = "heads" if hidden else "units"
+            groups.append(GatedGroup(tuple(names), len(group.atoms), saves, kind))
         reasons = {
             id(step): group.reason
             for group in self.groups
@@ -158,11 +160,11 @@ class Conversion:
         model = Building(self).model()
         if seed is not None:
             for number, gate in enumerate(find_gates(model)):
-                gate.reseed(seed + number)
+                gate.reseed((seed + number) % SEEDS)
         return model
 
     def strength(self, group: Group) -> L0:
         """What a group's gates are charged per parameter: the most of its layers."""
-        names = (step.node.name for step in group.members)
-        each = [self.strengths.of_layer(name, self.layers[name]) for name in names]
+        calls = (self.calls[step.node.name] for step in group.members)
+        each = [self.strengths.of_layer(call) for call in calls]
         return max(each, key=lambda strength: strength.final)

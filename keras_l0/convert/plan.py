@@ -17,6 +17,7 @@ class GatedGroup:
     Attributes:
         layers: The names of the layers that make them.
         units: How many gates there are.
+        kind: What they switch, ``"units"`` or the ``"heads"`` of attention.
         saves: What the removal of one unit saves in the whole model, the others being
             there; where units differ, the mean.
     """
@@ -24,6 +25,7 @@ class GatedGroup:
     layers: tuple[str, ...]
     units: int
     saves: Size
+    kind: str = "units"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,9 @@ class GatePlan:
             table.add_column(title, justify="right")
         for group in self.groups:
             each = (f"{number:,.0f}" for number in group.saves)
-            table.add_row(" + ".join(group.layers), f"{group.units:,}", *each)
+            heads = " (heads)" if group.kind == "heads" else ""
+            name = " + ".join(group.layers) + heads
+            table.add_row(name, f"{group.units:,}", *each)
         yield table if self.groups else f"No gates for {self.model!r}."
         for layer in self.ungated:
             yield (

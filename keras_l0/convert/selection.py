@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import keras
 
+from keras_l0.analysis.graph import Node
 from keras_l0.regularizers import L0
 from keras_l0.regularizers import Strength as OneStrength
 
@@ -39,29 +40,33 @@ class Selection:
                     f"{type(one).__name__}"
                 )
 
-    def fits(self, name: str, layer: Any) -> bool:
-        """Whether a layer is chosen."""
-        return any(_fits(one, name, layer) for one in self.selectors)
+    def fits(self, node: Node) -> bool:
+        """Whether the layer of a call is chosen, or a nested model that has it."""
+        return any(_fits(one, node) for one in self.selectors)
 
-    def check(self, layers: Mapping[str, Any], model: keras.Model) -> None:
+    def check(self, nodes: Iterable[Node], model: keras.Model) -> None:
         """Raises if a selector fits no layer: a misspelling."""
+        nodes = list(nodes)
         for one in self.selectors:
             named = isinstance(one, (str, type, keras.layers.Layer))
-            if named and not any(_fits(one, *item) for item in layers.items()):
-                names = ", ".join(map(repr, layers))
+            if named and not any(_fits(one, node) for node in nodes):
+                names = ", ".join(repr(node.name) for node in nodes)
                 raise ValueError(
                     f"`{self.argument}` must fit layers of {model.name!r}: {names}. "
                     f"Received: {one!r}, which fits none"
                 )
 
 
-def _fits(selector: Any, name: str, layer: Any) -> bool:
+def _fits(selector: Any, node: Node) -> bool:
+    layer = node.operation
     if isinstance(selector, str):
-        return fnmatch.fnmatchcase(name, selector)
+        # In a nested model, the layer's own name may not be the call's.
+        names = [node.name, layer.name, *(model.name for model in node.inside)]
+        return any(fnmatch.fnmatchcase(name, selector) for name in names)
     if isinstance(selector, type):
         return isinstance(layer, selector)
     if isinstance(selector, keras.layers.Layer):
-        return layer is selector
+        return any(one is selector for one in (layer, *node.inside))
     return isinstance(layer, keras.layers.Layer) and bool(selector(layer))
 
 
@@ -86,12 +91,12 @@ class Strengths:
                     "optimizer decay weights (`keras_l0.exclude_from_weight_decay`)"
                 )
 
-    def check(self, layers: Mapping[str, Any], model: keras.Model) -> None:
+    def check(self, nodes: Iterable[Node], model: keras.Model) -> None:
         for selection, _ in self.choices:
-            selection.check(layers, model)
+            selection.check(nodes, model)
 
-    def of_layer(self, name: str, layer: Any) -> L0:
+    def of_layer(self, node: Node) -> L0:
         for selection, strength in self.choices:
-            if selection.fits(name, layer):
+            if selection.fits(node):
                 return strength
         return self.default

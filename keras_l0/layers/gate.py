@@ -147,7 +147,7 @@ class L0Gate(keras.layers.Layer):
 
         Raises:
             TypeError: If the values are not numbers.
-            ValueError: If the gate is not built, or the shapes differ.
+            ValueError: If the gate is not built, the shapes differ, or one is NaN.
         """
         self._require_built()
         array = real_numbers(values)
@@ -160,6 +160,10 @@ class L0Gate(keras.layers.Layer):
             raise ValueError(
                 f"`values` for gate {self.name!r} must be one number or have shape "
                 f"{tuple(self.raw.shape)}. Received: shape {values.shape}"
+            )
+        if np.isnan(values).any():
+            raise ValueError(
+                f"`values` for gate {self.name!r} must be numbers. Received: NaN"
             )
         values = np.broadcast_to(values, self.raw.shape)
         self.raw.assign(values / self.options.learning_rate_multiplier)

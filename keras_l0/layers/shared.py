@@ -173,7 +173,10 @@ class L0Switch(keras.layers.Layer):
         rank = len(inputs.shape)
         axis = self.axis % rank
         shape = [gates.shape[-1] if a == axis else 1 for a in range(1, rank)]
-        # The batch axis of the gates is 1, or as long as that of the input.
+        if gates.shape[0] != 1:
+            # One row for each example, which positions folded into the batch share.
+            each = ops.shape(inputs)[0] // ops.shape(gates)[0]
+            gates = ops.repeat(gates, each, axis=0)
         gates = ops.reshape(gates, (-1, *shape))
         inputs = ops.cast(inputs, self.compute_dtype)
         return inputs * ops.cast(gates, inputs.dtype)

@@ -46,6 +46,15 @@ for _name, _grain in GRAINS.items():
         h = L0Conv2D(5, (2, 3), padding="same", granularity=grain)(h)
         return keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
 
+    @case(name=f"{_name}_padded")
+    def padded(grain=_grain):
+        # Units without an open weight meet padding.
+        x = keras.Input((6, 5, 4))
+        h = L0Conv2D(8, 3, activation="relu", padding="same", granularity=grain)(x)
+        h = L0Conv2D(4, 3, activation="sigmoid", padding="same", granularity=grain)(h)
+        h = layers.Conv2D(3, 3, padding="same")(h)
+        return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(h)))
+
     @case(name=f"{_name}_transposed")
     def transposed(grain=_grain):
         x = keras.Input((6, 4))

@@ -430,6 +430,29 @@ def test_directions_that_are_merged_cannot_lose_gated_units():
     )
     with pytest.raises(ValueError, match="gates inside.*do not hold units one by one"):
         keras_l0.strip(model)
+    assert any("will refuse the model" in note for note in keras_l0.plan(model).notes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [layers.RNN([layers.LSTMCell(4), layers.LSTMCell(4)])],
+        lambda: [layers.Bidirectional(layers.LSTM(4), merge_mode="sum")],
+    ],
+)
+def test_steps_of_a_recurrence_that_is_a_barrier_count(make):
+    model = keras.Sequential([keras.Input((10, 3)), *make()])
+    kernels = [w for w in model.weights if "kernel" in w.name]
+    expected = 10 * sum(np.prod(w.shape) for w in kernels)
+    assert keras_l0.profile(model).dense.macs == expected
+
+
+def test_steps_and_positions_of_a_recurrent_convolution_count():
+    for sequences in (True, False):
+        layer = layers.ConvLSTM2D(2, (3, 1), return_sequences=sequences)
+        model = keras.Sequential([keras.Input((5, 6, 4, 3)), layer])
+        expected = 5 * (4 * 4) * (3 * 3 * 8 + 3 * 2 * 8)
+        assert keras_l0.profile(model).dense.macs == expected
 
 
 @pytest.mark.parametrize("kind", [layers.LSTM, L0LSTM])

@@ -57,11 +57,16 @@ class BarrierRule(Rule):
         ]
         if not kernels:
             return 0
+        each = sum(math.prod(kernel.shape) for kernel in kernels)
         axis = 1 if is_channels_first(self.layer) else -1
+        x, y = self.node.inputs[0], self.node.outputs[0]
+        if isinstance(self.layer, (keras.layers.RNN, keras.layers.Bidirectional)):
+            # At each step, and at each position of what a step makes.
+            steps = x.shape[1] or 1
+            sequence = getattr(self.layer, "return_sequences", False)
+            return each * steps * (y.positions(axis) // (steps if sequence else 1))
         # A convolution has no more outputs than inputs, a transposed one no fewer.
-        ends = self.node.inputs[0], self.node.outputs[0]
-        positions = min(tensor.positions(axis) for tensor in ends)
-        return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+        return each * min(tensor.positions(axis) for tensor in (x, y))
 
     def constants(self, site: Site) -> list[np.ndarray]:
         return [np.full(c.size, np.nan) for c in self.outs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,10 +66,20 @@ class Producer(Rule):
         self.makes_all = bool(whole or of_units)
         self.reason = whole or of_input or of_units
         axis = self.axis(self.node.outputs[0])
+        units = Channels.rest_at_zero(axis, atoms.new(self.units))
         weights = weight_gates(layer, atoms)
         if weights:
             self.numbers = self.unpacked(layer.gate_numbers())
-        return [Channels.rest_at_zero(axis, atoms.new(self.units)), *weights]
+        if weights and self.linked:
+            # Without an open weight a unit is what it makes of its bias.
+            rest = self.activation(self.bias()) * np.ones(self.units)
+            units = dataclasses.replace(units, rest=rest)
+        return [units, *weights]
+
+    @property
+    def linked(self) -> bool:
+        """Whether gates on weights tell which unit reads which input channel."""
+        return not (self.makes_all or self.reads_all)
 
     def axis(self, tensor: Any) -> int:
         """The axis on which the layer expects and makes channels."""
@@ -98,7 +109,7 @@ class Producer(Rule):
 
         def any_read(channels: Any) -> Any:
             """For each unit, or all of them, whether it reads any of the channels."""
-            if weights and not (self.makes_all or self.reads_all):
+            if weights and self.linked:
                 return linked(self.numbers, channels, gate, to=2)
             return any_(channels)
 
@@ -109,7 +120,8 @@ class Producer(Rule):
         else:
             live = any_read(or_(x.alive, self.nonzero(0, x)))
         still = not_(live)
-        if not self.layer.use_bias and self.activation.at_zero == 0:
+        bare = not self.layer.use_bias and self.activation.at_zero == 0
+        if bare or (weights and self.linked):
             still = and_(still, any_read(self.nonzero(0, x)))
         ones = like(x.alive, 1.0, self.units)
         if weights:
