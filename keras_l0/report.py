@@ -45,6 +45,9 @@ class Densities:
 class LayerProfile(Densities):
     """One call of a layer: its units and its size.
 
+    A layer that is called several times has a profile for each call; totals count its
+    weights once.
+
     Attributes:
         name: The layer's name.
         kind: Its class name.

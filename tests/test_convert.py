@@ -396,6 +396,12 @@ def test_a_nested_model_is_selected_as_a_whole():
     assert [gate.regularizer.l0 for gate in keras_l0.gates(strong)] == [1e-3, 0.0]
 
 
+def test_a_choice_without_effect_is_told():
+    for arguments in ({"layers": ["first", "classes"]}, {"l0": {"classes": 1e-3}}):
+        with pytest.warns(UserWarning, match="'classes' fits layers that get no gates"):
+            keras_l0.add_gates(chain(), **arguments)
+
+
 def test_a_class_that_trains_in_its_own_way_is_told():
     class Own(keras.Model):
         def compute_loss(self, *args, **kwargs):

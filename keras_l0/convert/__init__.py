@@ -130,6 +130,12 @@ def add_gates(
             f"of it ({left or 'it has no layers with weights'}).",
             stacklevel=2,
         )
+    elif idle := conversion.idle():
+        warnings.warn(
+            f"{' and '.join(idle)} fits layers that get no gates. "
+            f"`keras_l0.plan_gates` says why.",
+            stacklevel=2,
+        )
     if lost := [name for name in _STEPS if _own(model, name)]:
         warnings.warn(
             f"Model {model.name!r} ({type(model).__name__}) trains by {lost[0]!r} of "

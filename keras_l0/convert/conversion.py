@@ -87,6 +87,19 @@ class Conversion:
         """The groups of units that get gates."""
         return [group for group in self.groups if group.reason is None]
 
+    def idle(self) -> list[str]:
+        """What a user has chosen, none of which gets gates: in words."""
+        gated = {s.node.name for group in self.gated for s in group.members}
+        nodes = [node for name, node in self.calls.items() if name not in gated]
+        others = [node for name, node in self.calls.items() if name in gated]
+        choices = [self.chosen] if self.chosen else []
+        return [
+            f"{choice.argument}={one!r}"
+            for choice in (*choices, *self.strengths.selections)
+            for one in choice.named
+            if choice.hits(one, nodes) and not choice.hits(one, others)
+        ]
+
     def _gate_inside(self, refused: set[int]) -> None:
         """Puts layers that are gated inside in the place of those that can be."""
         made: dict[int, Any] = {}
@@ -127,8 +140,8 @@ class Conversion:
             saves = Size(*np.mean(group.saves, axis=0).tolist())
             names = dict.fromkeys(step.node.name for step in group.steps)
             hidden = all(place.slot in place.step.hidden for place in group.places)
-            kind = "heads" if hidden else "units"
-            groups.append(GatedGroup(tuple(names), len(group.atoms), saves, kind))
+            what = "heads" if hidden else "units"
+            groups.append(GatedGroup(tuple(names), len(group.atoms), saves, what))
         reasons = {
             id(step): group.reason
             for group in self.groups

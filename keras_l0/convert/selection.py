@@ -40,6 +40,17 @@ class Selection:
                     f"{type(one).__name__}"
                 )
 
+    @property
+    def named(self) -> list[Any]:
+        """The selectors that say which layers they mean: all but functions."""
+        kinds = (str, type, keras.layers.Layer)
+        return [one for one in self.selectors if isinstance(one, kinds)]
+
+    @staticmethod
+    def hits(selector: Any, nodes: Iterable[Node]) -> bool:
+        """Whether a selector fits the layer of any of these calls."""
+        return any(_fits(selector, node) for node in nodes)
+
     def fits(self, node: Node) -> bool:
         """Whether the layer of a call is chosen, or a nested model that has it."""
         return any(_fits(one, node) for one in self.selectors)
@@ -47,9 +58,8 @@ class Selection:
     def check(self, nodes: Iterable[Node], model: keras.Model) -> None:
         """Raises if a selector fits no layer: a misspelling."""
         nodes = list(nodes)
-        for one in self.selectors:
-            named = isinstance(one, (str, type, keras.layers.Layer))
-            if named and not any(_fits(one, node) for node in nodes):
+        for one in self.named:
+            if not self.hits(one, nodes):
                 names = ", ".join(repr(node.name) for node in nodes)
                 raise ValueError(
                     f"`{self.argument}` must fit layers of {model.name!r}: {names}. "
@@ -91,8 +101,13 @@ class Strengths:
                     "optimizer decay weights (`keras_l0.exclude_from_weight_decay`)"
                 )
 
+    @property
+    def selections(self) -> list[Selection]:
+        """The choices of layers."""
+        return [selection for selection, _ in self.choices]
+
     def check(self, nodes: Iterable[Node], model: keras.Model) -> None:
-        for selection, _ in self.choices:
+        for selection in self.selections:
             selection.check(nodes, model)
 
     def of_layer(self, node: Node) -> L0:
