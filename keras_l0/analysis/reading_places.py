@@ -32,6 +32,8 @@ def wakes(analysis: Analysis, atom: int, places: set[int]) -> bool:
     flows: dict[int, Flow] = {}
     for step in analysis.steps:
         if not flows.keys().isdisjoint(step.ins):
+            if step.rule.whole:
+                return True
             # The same rule, of what the closed channel is here.
             rule = copy.copy(step.rule)
             rule.ins = [
@@ -50,8 +52,10 @@ def wakes(analysis: Analysis, atom: int, places: set[int]) -> bool:
                 held = np.maximum(demand.pin, demand.need * flow.alive)
                 if slot in flows and held[analysis.atoms(slot) == atom].any():
                     return True
+            own = analysis.own_units(step)
             for slot, flow, out in zip(step.outs, made, outs, strict=True):
-                if (analysis.atoms(slot) == atom).any():
+                # A unit that is tied to this one is not what has become of it.
+                if slot not in own and (analysis.atoms(slot) == atom).any():
                     flows[slot], channels[slot] = flow, out
         for slot in places.intersection(step.outs):
             mine = analysis.atoms(slot) == atom
@@ -73,6 +77,9 @@ def read_at(analysis: Analysis, atom: int) -> Iterator[tuple[Step, int]]:
     """
     for step in analysis.steps:
         if not any((analysis.atoms(slot) == atom).any() for slot in step.ins):
+            continue
+        if step.rule.whole:
+            yield from ((step, slot) for slot in step.ins)
             continue
         ins = [_open(analysis, slot) for slot in step.ins]
         outs = [_open(analysis, slot) for slot in step.outs]

@@ -6,6 +6,7 @@ import models_granular  # noqa: F401
 import models_heads  # noqa: F401
 import models_operations  # noqa: F401  (it adds its models to the registry)
 import models_sequence  # noqa: F401
+import models_streams  # noqa: F401
 import models_topologies  # noqa: F401
 import models_topologies_sequence  # noqa: F401
 import pytest
