@@ -32,16 +32,13 @@ def preactivated_separably():
 
 @case(gated=False)
 def encoder_of_two():
-    code = [
-        conv(5, 3, "look"), layers.BatchNormalization(), layers.ReLU(),
-        conv(6, 3, "see", activation="relu"), layers.GlobalAveragePooling2D(),
-    ]  # fmt: skip
+    look, norm = conv(5, 3, "look"), layers.BatchNormalization()
+    see = conv(6, 3, "see", activation="relu")
     images = keras.Input((6, 6, 2), name="a"), keras.Input((6, 6, 2), name="b")
-    ends = []
-    for h in images:
-        for layer in code:
-            h = layer(h)
-        ends.append(h)
+    ends = [
+        layers.GlobalAveragePooling2D()(see(layers.ReLU()(norm(look(x)))))
+        for x in images
+    ]
     h = ops.absolute(layers.Subtract()(ends))
     return keras.Model(images, layers.Dense(1, "sigmoid", name="same")(h))
 
