@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# What is measured is this checkout, whatever is installed.
+sys.path.insert(0, str(HERE.parent))
 
 
 def commit() -> str:

@@ -104,4 +104,7 @@ def versions() -> dict[str, str]:
 
 def facts() -> dict[str, Any]:
     """What a record says of the code that it was measured with."""
+    package = sys.modules.get("keras_l0")
+    if package and not Path(package.__file__ or "").is_relative_to(HERE.parent):
+        raise RuntimeError(f"{package} was measured, which is not this checkout's")
     return {"commit": COMMIT, "versions": versions()}
