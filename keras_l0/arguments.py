@@ -53,19 +53,20 @@ def require_model(name: str, value: Any) -> None:
         )
 
 
-def require_seed(seed: Any) -> None:
-    """Raises unless a seed is one of Keras' integers, or None.
+def require_seed(seed: Any) -> int | None:
+    """A seed as an `int` that Keras takes, or None.
 
     Raises:
         TypeError: If it is something else.
         ValueError: If it does not fit 32 bits.
     """
     if seed is None:
-        return
+        return None
     if not is_integer(seed):
         raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
     if not 0 <= seed < SEEDS:
         raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed!r}")
+    return int(seed)
 
 
 def require_one_of(name: str, value: Any, known: Iterable[Any]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -47,39 +47,58 @@ def calibrate(model: keras.Model, data: Any, batch_size: int = 128) -> keras.Mod
     require_model("model", model)
     require_integer("batch_size", batch_size, 1)
     kind = keras.layers.BatchNormalization
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-    before = [(norm.momentum, _statistics(norm)) for norm in norms]
-    number = -1
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    norms = [_Recounted(layer) for layer in layers]
+    number = 0
     try:
-        for norm in norms:
-            # They alone train; `training=True` for all would draw gates and dropout.
-            norm.call = functools.partial(_in_training, norm.call)
-        for number, batch in enumerate(_batches(data, batch_size)):
-            for norm in norms:
-                norm.momentum = number / (number + 1)
+        for batch in _batches(data, batch_size):
+            # The norms alone train; `training=True` would draw gates and dropout.
             model(batch, training=False)
+            number += 1
     except BaseException:
-        for _, statistics in before:
-            for weight, value in statistics:
-                weight.assign(value)
+        for norm in norms:
+            norm.reset()
         raise
     finally:
-        for norm, (momentum, _) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            vars(norm).pop("call", None)
-    if number < 0:
+        for norm in norms:
+            norm.leave()
+    if not number:
         raise ValueError("`data` must hold at least one batch. Received: none")
     return model
 
 
-def _statistics(norm: keras.layers.BatchNormalization) -> list[tuple[Any, Any]]:
-    """Its moving statistics, and what they are now."""
-    weights = norm.moving_mean, norm.moving_variance
-    return [(weight, np.array(ops.convert_to_numpy(weight))) for weight in weights]
+class _Recounted:
+    """A normalization that trains in every call, each of which counts alike.
 
+    Args:
+        layer: The normalization.
+    """
 
-def _in_training(call: Callable[..., Any], inputs: Any, **options: Any) -> Any:
-    return call(inputs, **{**options, "training": True})
+    def __init__(self, layer: keras.layers.BatchNormalization) -> None:
+        self.layer, self.momentum, self.calls = layer, layer.momentum, 0
+        self.before = [
+            (weight, np.array(ops.convert_to_numpy(weight)))
+            for weight in layer.non_trainable_variables
+        ]
+        self.call = layer.call
+        layer.call = self._train
+
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(self.call).bind(*args, **kwargs)
+        given.arguments["training"] = True
+        self.layer.momentum = self.calls / (self.calls + 1)
+        self.calls += 1
+        return self.call(*given.args, **given.kwargs)
+
+    def reset(self) -> None:
+        """Gives it back the statistics that it had."""
+        for weight, value in self.before:
+            weight.assign(value)
+
+    def leave(self) -> None:
+        """Makes it the layer that it was."""
+        self.layer.momentum = self.momentum
+        del self.layer.call
 
 
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:

@@ -341,6 +341,34 @@ def test_what_is_over_the_limit_closes_for_good_before_the_end():
     assert model.budgets[0].limits == {"params": 0.5}
 
 
+def test_closing_leaves_frozen_gates_and_those_that_are_held():
+    options = keras_l0.GateOptions(learning_rate_multiplier=1e-3)
+    stack = [
+        keras.Input((10,)),
+        *(L0Dense(40, "relu", gate_options=options) for _ in range(2)),
+        keras.layers.Dense(2),
+    ]
+    model = with_budget(keras.Sequential(stack), Budget(params=0.3, min_units=12))
+    first, second = keras_l0.gates(model)
+    # Those that are held are the likeliest, and still less likely than others' open.
+    first.assign_log_alpha([0.2] * 12 + [-9.0] * 28)
+    train(model, epochs=6, optimizer=keras.optimizers.SGD(1e-4))
+    kept = [row.kept for row in keras_l0.profile(model).layers]
+    assert kept[0] == 12 and 12 <= kept[1] < 40 and density(model) <= 0.3
+    for gate in (first, second):
+        gate.trainable = False
+        gate.assign_log_alpha(9.0)
+    with pytest.warns(UserWarning, match="trains on above its budget"):
+        history = train(model, epochs=8, optimizer=keras.optimizers.SGD(1e-4))
+    assert len(history["loss"]) == 8 and density(model) == 1.0
+
+
+def test_a_short_training_closes_before_its_last_epoch():
+    model = with_budget(network(), Budget(params=0.5))
+    train(model, epochs=2, optimizer=keras.optimizers.SGD(1e-6))
+    assert density(model) <= 0.5
+
+
 def test_convolutions():
     model = keras.Sequential(
         [

@@ -122,6 +122,34 @@ def test_weights_that_change_in_training_stay():
         np.testing.assert_array_equal(a, b)
 
 
+def test_all_calls_of_a_shared_normalization_count():
+    norm = layers.BatchNormalization()
+    a, b = keras.Input((6,)), keras.Input((6,))
+    model = keras.Model([a, b], layers.Add()([norm(a), norm(b)]))
+    x = [data(), 5 - 2 * data()]
+    calibrate(model, x, batch_size=32)
+    found = keras.ops.convert_to_numpy(norm.moving_mean)
+    np.testing.assert_allclose(found, np.concatenate(x).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_every_step_of_a_normalization_at_each_step_counts():
+    norm = layers.BatchNormalization()
+    stack = [keras.Input((3, 2)), layers.TimeDistributed(norm), layers.Flatten()]
+    calibrate(keras.Sequential(stack), data().reshape(-1, 3, 2))
+    found = keras.ops.convert_to_numpy(norm.moving_mean)
+    expected = data().reshape(-1, 2).mean(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_statistics_stay():
+    norm = layers.BatchNormalization(trainable=False)
+    model = keras.Sequential([keras.Input((6,)), norm])
+    before = [np.array(w) for w in norm.get_weights()]
+    calibrate(model, data())
+    for old, new in zip(before, norm.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_statistics_stay_where_a_batch_fails():
     model = network()
     before = model.get_weights()

@@ -1,6 +1,7 @@
 """add_gates as its user sees it: where gates go, what they cost, what is refused."""
 
 import inspect
+import re
 import sys
 
 import keras
@@ -177,7 +178,22 @@ def by_length(kind):
     return build
 
 
+def halves():
+    """Units in two parts, each of which is normalized for a padded convolution."""
+    x = keras.Input((8, 8, 3))
+    h = layers.Conv2D(8, 3, padding="same")(x)
+    parts = [
+        layers.Conv2D(4, 3, padding="same", activation="relu")(
+            layers.ReLU()(layers.BatchNormalization()(part))
+        )
+        for part in keras.ops.split(h, 2, -1)
+    ]
+    h = layers.GlobalAveragePooling2D()(layers.Add()(parts))
+    return keras.Model(x, layers.Dense(2)(h))
+
+
 AWAKE = {
+    "halves": halves,
     "preactivation": preactivation,
     "twice": twice,
     "unit": by_length(layers.UnitNormalization),
@@ -186,12 +202,30 @@ AWAKE = {
 
 
 @pytest.mark.parametrize("name", AWAKE)
-def test_what_makes_something_of_a_closed_unit_does_not_hold_it(name):
-    model, rng = AWAKE[name](), np.random.default_rng(0)
+def test_where_gates_go_does_not_depend_on_weights(name):
+    fresh, model = AWAKE[name](), AWAKE[name]()
+    shaken(model)
+    names = [
+        [re.sub(r"(_\d+)+", "", layer.name) for layer in keras_l0.add_gates(m).layers]
+        for m in (fresh, model)
+    ]
+    assert names[0] == names[1]
+
+
+def shaken(model):
+    rng = np.random.default_rng(0)
     for weight in model.weights:
         spread = rng.uniform if "variance" in weight.path else rng.normal
         weight.assign(spread(0.2, 0.9, weight.shape))
+
+
+@pytest.mark.parametrize("name", AWAKE)
+def test_what_makes_something_of_a_closed_unit_does_not_hold_it(name):
+    model, rng = AWAKE[name](), np.random.default_rng(1)
+    shaken(model)
     gated = keras_l0.add_gates(model)
+    planned = sum(group.units for group in keras_l0.plan_gates(model).groups)
+    assert sum(gate.count for gate in keras_l0.gates(gated)) == planned
     for gate in keras_l0.gates(gated):
         for others in keras_l0.gates(gated):
             others.assign_log_alpha(OPEN)

@@ -199,7 +199,7 @@ def _in_front_of_readers(analysis: Analysis, group: Group) -> list[Place] | None
     """
     if any(place.tensor is None for place in group.places):
         return None
-    units = {int(place.atoms[0]) for place in group.places}
+    units = _one_of_each(analysis, group.atoms)
 
     def asleep(places: list[Place]) -> bool:
         slots = {place.slot for place in places}
@@ -219,7 +219,16 @@ def _in_front_of_readers(analysis: Analysis, group: Group) -> list[Place] | None
         tensor = step.node.inputs[step.ins.index(slot)]
         found[slot] = Place(maker, tensor, slot, atoms)
     places = [found[slot] for slot in sorted(found)]
-    return places if asleep(places) else None
+    reached = np.isin(group.atoms, [a for p in places for a in p.atoms.tolist()])
+    return places if reached.all() and asleep(places) else None
+
+
+def _one_of_each(analysis: Analysis, atoms: np.ndarray) -> list[int]:
+    """Of decisions that are met in the same tensors, one."""
+    slots = range(len(analysis.channels))
+    met = np.stack([np.isin(atoms, analysis.atoms(slot)) for slot in slots])
+    _, first = np.unique(met, axis=1, return_index=True)
+    return atoms[np.sort(first)].tolist()
 
 
 def _frees(reader: Step, atoms: np.ndarray) -> bool:
@@ -256,7 +265,11 @@ def _drop_needless(trial: _Trial, groups: list[Group]) -> None:
         cut = trial.cut_to_one(groups, off=[place for _, place in tried])
         for group, place in tried:
             # A gate inside of a layer is what frees its units.
-            if place.tensor is not None and len(trial.kept(cut, [place])) <= 1:
+            if place.tensor is None or len(trial.kept(cut, [place])) > 1:
+                continue
+            # Not only because what feeds them has been cut to one as well.
+            alone = trial.cut_to_one([group], off=[place])
+            if len(trial.kept(alone, [place])) <= 1:
                 group.places.remove(place)
 
 

@@ -36,6 +36,7 @@ def wakes(analysis: Analysis, atom: int, places: set[int]) -> bool:
                 return True
             # The same rule, of what the closed channel is here.
             rule = copy.copy(step.rule)
+            rule.calls = [rule if c is step.rule else c for c in step.rule.calls]
             rule.ins = [
                 dataclasses.replace(old, rest=channels[i].rest)
                 for i, old in zip(step.ins, step.rule.ins, strict=True)
@@ -55,7 +56,12 @@ def wakes(analysis: Analysis, atom: int, places: set[int]) -> bool:
             own = analysis.own_units(step)
             for slot, flow, out in zip(step.outs, made, outs, strict=True):
                 # A unit that is tied to this one is not what has become of it.
-                if slot not in own and (analysis.atoms(slot) == atom).any():
+                mine = analysis.atoms(slot) == atom
+                if slot not in own and mine.any():
+                    if step.rule.shifts:
+                        # Whatever it makes of 0 now, training may change.
+                        rest = np.where(mine & (out.rest == 0), 1.0, out.rest)
+                        out = dataclasses.replace(out, rest=rest)
                     flows[slot], channels[slot] = flow, out
         for slot in places.intersection(step.outs):
             mine = analysis.atoms(slot) == atom

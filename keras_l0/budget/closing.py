@@ -27,7 +27,8 @@ def to_close(
     The gates that are least likely to be open go first, of equal ones those that cost
     less: training has weighed what a gate is worth against its price already, and
     where all are sure, what costs much is read by much. The likeliest of each group of
-    gates stays until nothing else is left. Frozen gates stay.
+    gates, as many as `GateOptions.min_units` holds, stay until nothing else is left.
+    Frozen gates stay.
 
     Args:
         model: A gated model.
@@ -48,6 +49,8 @@ def to_close(
         parts = np.split(left, ends)
         return all(one.share(parts) <= one.limit * (1 + 1e-9) for one in exact.each)
 
+    if fits(np.zeros(0, int), 0):
+        return [np.zeros(len(z), bool) for z in openness]
     order = _cheapest_first(model, budgets, rest, openness)
     low, high = 0, len(order)
     if not fits(order, high):
@@ -62,6 +65,17 @@ def to_close(
     shut = np.zeros(sum(len(z) for z in openness), bool)
     shut[order[:low]] = True
     return np.split(shut, ends)
+
+
+def close_to_fit(model: keras.Model, budgets: Sequence[Budget]) -> None:
+    """Closes gates of a model, in place, until it fits.
+
+    Raises:
+        ValueError: If no gates are left to close.
+    """
+    # Of gates that are open as many as are expected to be, another may open instead.
+    while any(map(np.any, shut := to_close(model, budgets))):
+        close(model, shut)
 
 
 def close(model: keras.Model, shut: Sequence[np.ndarray]) -> None:
@@ -92,9 +106,11 @@ def _cheapest_first(
     starts = np.cumsum([0, *(gate.count for gate in gates[:-1])])
     probable = constraints.each[0].analysis.prob_open()
     price, likely = np.concatenate(prices), np.concatenate(probable).round(6)
-    # What saves nothing by itself comes later, the likeliest of each group last.
+    # What saves nothing by itself comes later, last what is held open in training.
     rank = 1 * (price <= 1e-4 * price.max())
-    rank[[int(p.argmax()) + s for p, s in zip(probable, starts, strict=True)]] = 2
+    for gate, p, start in zip(gates, probable, starts, strict=True):
+        held = max(1, gate.options.held(gate.count))
+        rank[start + np.argsort(-p, kind="stable")[:held]] = 2
     order = np.lexsort([price, likely, rank])
     free = [z * gate.trainable for z, gate in zip(openness, gates, strict=True)]
     return order[np.concatenate(free)[order] > 0]

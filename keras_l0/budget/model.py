@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from keras.src.models.functional import Functional
 
 from keras_l0.analysis.copying import assign_weights, carry_vocabularies, weights_of
 from keras_l0.analysis.graph import deep_recursion, require_graph
-from keras_l0.budget.closing import close, to_close
+from keras_l0.budget.closing import close_to_fit
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
@@ -219,7 +221,8 @@ class _Ramp(keras.callbacks.Callback):
 
     Multipliers come near the limit, but gates are not divisible, and as the learning
     rate falls the last ones hardly move. So whatever is over the limit after most of
-    the epochs is closed for good, and the others learn to do without in what is left.
+    the epochs is closed for good, and the others learn to do without in what is left:
+    in a quarter of them, in one at least.
 
     Args:
         epochs: Of this training.
@@ -243,8 +246,20 @@ class _Ramp(keras.callbacks.Callback):
         step, ramp = self.model.ramp
         if not ramp:
             self.model._set_ramp(step * self.epochs // 2)
-        elif _CLOSING * self.epochs <= epoch + 1 < self.epochs and step >= ramp:
-            close(self.model, to_close(self.model, self.model.budgets))
+        start = min(math.ceil(_CLOSING * self.epochs), self.epochs - 1)
+        if ramp and step >= ramp and start <= epoch + 1 < self.epochs:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            close_to_fit(self.model, self.model.budgets)
+        except ValueError as error:
+            # What is trained so far is worth more than the limit.
+            warnings.warn(
+                f"Model {self.model.name!r} trains on above its budget: {error}",
+                stacklevel=2,
+            )
+            self.epochs = 0
 
 
 class _Share(keras.regularizers.Regularizer):

@@ -120,7 +120,7 @@ def add_gates(
         >>> keras_l0.strip(gated).count_params()
         16
     """
-    require_seed(seed)
+    seed = require_seed(seed)
     options = GateOptions.get(gate_options)
     conversion = Conversion(model, layers, skip, options, l0)
     if not conversion.gated:

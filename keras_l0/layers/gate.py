@@ -85,7 +85,7 @@ class L0Gate(keras.layers.Layer):
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
         self.options = GateOptions.get(options, "options")
-        require_seed(seed)
+        seed = require_seed(seed)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True

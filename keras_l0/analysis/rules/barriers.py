@@ -129,7 +129,7 @@ def blaming(
     except Exception as error:
         kind = type(node.operation).__name__
         where = f"While {doing} {node.name!r} ({kind})"
-        if isinstance(rule, BarrierRule):
+        if isinstance(rule, BarrierRule) and doing == "stripping":
             raise ValueError(
                 f"{where}: it is a barrier ({rule.reason}), and cannot be made anew as "
                 f"it is: {error}"

@@ -70,6 +70,7 @@ class Rule:
             before it.
         ignores_training: The call does the same with ``training=True``.
         draws: What it makes are gates, for other calls to multiply by.
+        shifts: It can learn to make something else of a channel that is 0.
         calls: The rules of all calls that use the same weights.
         outs: The channels of the outputs, and then hidden ones: sets of channels inside
             of the call that its gates close, such as heads. No other call reads them.
@@ -85,6 +86,7 @@ class Rule:
     ignores_training: bool = False
     timing: tuple[str, ...] | None = None
     draws: bool = False
+    shifts: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:
         self.node = node

@@ -62,6 +62,7 @@ class GroupedRule(Convolution):
         leaders = x.atoms[::wide]
         if wide > 1:
             atoms.tie(x.atoms, leaders[self.of_input])
+        self.shifts = self.layer.use_bias
         self.at_rest = self._of(x.rest)
         rest = self.at_rest if not self.gates else np.zeros(self.units)
         return [Channels(axis, leaders[self.of_output], rest)]

@@ -75,6 +75,7 @@ class BatchNormalizationRule(NormalizationRule):
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``, channel by channel."""
 
     absorbs_factor = True
+    shifts = True
 
     def connect(self, atoms: Atoms) -> list[Channels]:
         layer = self.layer
@@ -194,6 +195,7 @@ class GroupNormalizationRule(NormalizationRule):
         self.group = np.repeat(np.arange(self.groups), x.size // self.groups)
         first = np.searchsorted(self.group, self.group)
         atoms.tie(x.atoms, x.atoms[first])
+        self.shifts = self.layer.center
         return [Channels(x.axis, x.atoms, self._of(x.rest))]
 
     @property
