@@ -29,13 +29,14 @@ class symbolic:
         """`logic.any_`."""
         if (a.known == 1).any():
             return np.ones(1)
-        left = a.at(a.known != 0)
+        left = _once(a.at(a.known != 0), 1)
+        left = left.at(left.known != 0)
         return left.tape.compute("any", left, size=1)
 
     @staticmethod
     def rows_any(a: Symbol, rows: int) -> Any:
         """`logic.rows_any`."""
-        return a.tape.compute("rows_any", a, data=rows, size=rows)
+        return a.tape.compute("rows_any", _once(a, rows), data=rows, size=rows)
 
     @staticmethod
     def sum(a: Symbol) -> Any:
@@ -97,3 +98,15 @@ class symbolic:
             result = a.tape.compute("group", rest, data=data, size=len(targets))
             found[targets] = result.places
         return Symbol(a.tape, found, known).folded()
+
+
+def _once(a: Symbol, rows: int) -> Symbol:
+    """The same with 0 for what stands twice in a row: one event, not two."""
+    places = a.places.reshape(rows, -1)
+    order = np.argsort(places, axis=1, kind="stable")
+    ranked = np.take_along_axis(places, order, axis=1)
+    again = np.zeros(ranked.shape, bool)
+    again[:, 1:] = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
+    twice = np.empty_like(again)
+    np.put_along_axis(twice, order, again, axis=1)
+    return Symbol(a.tape, a.places, np.where(twice.ravel(), 0.0, a.known))

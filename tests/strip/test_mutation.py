@@ -118,7 +118,8 @@ def test_a_subclass_is_not_ruled_by_its_parent():
 
 
 @pytest.mark.parametrize(
-    "wrong, error", [((3,), "layer classes"), ((), "subclass of `keras_l0.Rule`")]
+    "wrong, error",
+    [((3,), "layer or operation classes"), ((), "subclass of `keras_l0.Rule`")],
 )
 def test_only_rules_for_classes_can_be_registered(wrong, error, registry):
     with pytest.raises(TypeError, match=error):

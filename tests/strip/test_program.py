@@ -57,8 +57,10 @@ def test_gradient_at_corners_is_finite():
         assert all(np.isfinite(s).all() for s in slopes)
 
 
-# A channel beside all others is tied to each of them.
-SHARED = [name for name in CASES if "wide_and_narrow" not in name][::6]
+# A channel beside all others is tied to each of them; a block of weights counts as one
+# event for each input that it reads.
+LEFT = ("wide_and_narrow", "blocks_shared")
+SHARED = [name for name in CASES if not any(map(name.__contains__, LEFT))][::6]
 
 
 @pytest.mark.parametrize("name", SHARED)
