@@ -320,8 +320,9 @@ def test_frozen_gates_are_counted_but_stay():
     assert density(model) <= 0.53
 
 
-def test_what_is_over_the_limit_closes_for_good_before_the_end():
-    slow = keras_l0.GateOptions(learning_rate_multiplier=1e-3)
+@pytest.mark.parametrize("estimator", ["deterministic", "median", "size_matched"])
+def test_what_is_over_the_limit_closes_for_good_before_the_end(estimator):
+    slow = keras_l0.GateOptions(learning_rate_multiplier=1e-3, estimator=estimator)
     stack = [
         keras.Input((10,)),
         *(L0Dense(40, "relu", gate_options=slow) for _ in range(2)),

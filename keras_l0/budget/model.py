@@ -231,6 +231,8 @@ class _Ramp(keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self.epochs = epochs
+        # Whether what is over the limit can be closed at all.
+        self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.model.ramp[1]:
@@ -247,7 +249,8 @@ class _Ramp(keras.callbacks.Callback):
         if not ramp:
             self.model._set_ramp(step * self.epochs // 2)
         start = min(math.ceil(_CLOSING * self.epochs), self.epochs - 1)
-        if ramp and step >= ramp and start <= epoch + 1 < self.epochs:
+        late = start <= epoch + 1 < self.epochs
+        if self.closes and late and ramp and step >= ramp:
             self._close()
 
     def _close(self) -> None:
@@ -259,7 +262,7 @@ class _Ramp(keras.callbacks.Callback):
                 f"Model {self.model.name!r} trains on above its budget: {error}",
                 stacklevel=2,
             )
-            self.epochs = 0
+            self.closes = False
 
 
 class _Share(keras.regularizers.Regularizer):
