@@ -320,16 +320,27 @@ def test_frozen_gates_are_counted_but_stay():
     assert density(model) <= 0.53
 
 
-@pytest.mark.parametrize("estimator", ["deterministic", "median", "size_matched"])
-def test_what_is_over_the_limit_closes_for_good_before_the_end(estimator):
-    slow = keras_l0.GateOptions(learning_rate_multiplier=1e-3, estimator=estimator)
+def slow(estimator):
+    """A compiled model under a budget, whose gates hardly learn."""
+    options = keras_l0.GateOptions(learning_rate_multiplier=1e-3, estimator=estimator)
     stack = [
         keras.Input((10,)),
-        *(L0Dense(40, "relu", gate_options=slow) for _ in range(2)),
+        *(L0Dense(40, "relu", gate_options=options) for _ in range(2)),
         keras.layers.Dense(2),
     ]
     model = with_budget(keras.Sequential(stack), Budget(params=0.5))
     model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model
+
+
+ESTIMATORS = pytest.mark.parametrize(
+    "estimator", ["deterministic", "median", "size_matched"]
+)
+
+
+@ESTIMATORS
+def test_what_is_over_the_limit_closes_for_good_before_the_end(estimator):
+    model = slow(estimator)
     shares = []
     noted = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: shares.append(density(model))
@@ -368,6 +379,69 @@ def test_a_short_training_closes_before_its_last_epoch():
     model = with_budget(network(), Budget(params=0.5))
     train(model, epochs=2, optimizer=keras.optimizers.SGD(1e-6))
     assert density(model) <= 0.5
+
+
+def draws(model):
+    """Whether gates are drawn in training."""
+    x = data(8)[0]
+    first, second = (
+        keras.ops.convert_to_numpy(model(x, training=training))
+        for training in (True, False)
+    )
+    return not np.allclose(first, second, atol=1e-6)
+
+
+@ESTIMATORS
+def test_the_last_quarter_trains_what_is_deployed(estimator):
+    model = slow(estimator)
+    rng = np.random.default_rng(0)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(rng.normal(-2, 1, 40))
+    fit = functools.partial(model.fit, *data(128), batch_size=64, verbose=0)
+    drawn = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: drawn.append(draws(model))
+    )
+    fit(epochs=8, callbacks=[noted])
+    assert drawn == 5 * [True] + 3 * [False]
+    for gate in keras_l0.gates(model):
+        closed = keras.ops.convert_to_numpy(gate.test_gates) == 0
+        shut = keras.ops.convert_to_numpy(gate.prob_open) < 1e-6
+        # Size-matched gates are open as many as would be, and go if others go.
+        none = np.zeros(40, bool)
+        np.testing.assert_array_equal(
+            shut, none if estimator == "size_matched" else closed
+        )
+    drawn.clear()
+    fit(epochs=1, callbacks=[noted])
+    fit(epochs=2, initial_epoch=1, callbacks=[noted])
+    assert drawn == [True, True]
+
+
+def test_normalizations_end_with_the_statistics_of_what_is_deployed():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8, 8, 3))
+    h = keras.layers.Conv2D(24, 3, padding="same", activation="relu")(x)
+    for _ in range(2):
+        y = keras.layers.Conv2D(24, 3, padding="same", use_bias=False)(h)
+        y = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8)(y))
+        y = keras.layers.Conv2D(24, 3, padding="same", use_bias=False)(y)
+        y = keras.layers.BatchNormalization(momentum=0.8)(y)
+        h = keras.layers.ReLU()(keras.layers.Add()([h, y]))
+    h = keras.layers.GlobalAveragePooling2D()(h)
+    plain = keras.Model(x, keras.layers.Dense(2)(h))
+    slow = keras_l0.GateOptions(learning_rate_multiplier=1e-3)
+    model = keras_l0.add_gates(plain, budget=Budget(macs=0.3), gate_options=slow)
+    rng = np.random.default_rng(0)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(rng.normal(-2, 1, gate.count))
+    images = rng.normal(1, 2, size=(64, 8, 8, 3)).astype("float32")
+    model.compile(keras.optimizers.SGD(1e-4), "mse")
+    model.fit(images, np.ones((64, 2)), batch_size=64, epochs=80, verbose=0)
+    small = keras_l0.strip(model)
+    found = small.predict(images, verbose=0)
+    expected = keras_l0.calibrate(small, images).predict(images, verbose=0)
+    assert np.abs(found - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_convolutions():

@@ -46,7 +46,7 @@ def fit(model, folder, *callbacks):
     )  # fmt: skip
 
 
-# After the fifth epoch of six a budget closes what is over its limit.
+# After the fifth epoch of six a budget settles its gates.
 @pytest.mark.parametrize("budget, epoch", [(True, 3), (True, 5), (False, 3)])
 def test_a_resumed_run_ends_at_the_same_numbers(budget, epoch, tmp_path):
     whole = network(budget)

@@ -247,9 +247,10 @@ plt.show()
 # %% [markdown]
 # ### BatchNormalization
 #
-# In training its statistics followed activations under random gates. From now on gates
-# are fixed numbers. `calibrate` measures the statistics anew, on training images. It
-# takes a second, and with BatchNormalization you should always do it.
+# In training its statistics follow activations under random gates. Under a budget gates
+# are fixed numbers for the last quarter of the epochs, as they will be from now on, so
+# the statistics should fit. `calibrate` measures them anew, on training images. It
+# takes a second, and without a budget you should always do it.
 
 # %%
 print(f"before calibrate: {accuracy(gated, x_test, y_test):.1%}")
@@ -259,7 +260,7 @@ print(f"after calibrate:  {accuracy(gated, x_test, y_test):.1%}")
 # %% [markdown]
 # ## 5. Strip
 #
-# Before its last epochs, `fit` closed what was still over the limit.
+# For its last quarter `fit` closed what was still over the limit.
 # `strip(model, budget=...)` holds it in any case: if the model is above, it closes the
 # gates that are least likely to be open. What comes back is an ordinary Keras model.
 

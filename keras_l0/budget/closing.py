@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget
-from keras_l0.layers import find_gates
+from keras_l0.layers import L0Gate, find_gates
 
 # Where a gate is put to close it: P(z != 0) is 1e-8.
 CLOSED = -20.0
@@ -76,6 +76,21 @@ def close_to_fit(model: keras.Model, budgets: Sequence[Budget]) -> None:
     # Of gates that are open as many as are expected to be, another may open instead.
     while any(map(np.any, shut := to_close(model, budgets))):
         close(model, shut)
+
+
+def close_for_good(model: keras.Model) -> None:
+    """Closes gates, in place, that are closed at test time: in training they may open.
+
+    Frozen gates stay, and those of which it is the others that say how many are open.
+    """
+    close(model, [_closed(gate) for gate in find_gates(model)])
+
+
+def _closed(gate: L0Gate) -> np.ndarray:
+    """Which gates are closed at test time, whatever becomes of the others."""
+    if not gate.trainable or gate.options.estimator == "size_matched":
+        return np.zeros(gate.count, bool)
+    return keras.ops.convert_to_numpy(gate.test_gates).ravel() <= 0
 
 
 def close(model: keras.Model, shut: Sequence[np.ndarray]) -> None:

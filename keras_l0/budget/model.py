@@ -16,7 +16,7 @@ from keras.src.models.functional import Functional
 
 from keras_l0.analysis.copying import assign_weights, carry_vocabularies, weights_of
 from keras_l0.analysis.graph import deep_recursion, require_graph
-from keras_l0.budget.closing import close_to_fit
+from keras_l0.budget.closing import close_for_good, close_to_fit
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
@@ -26,8 +26,8 @@ from keras_l0.layers.finding import require_finite_gates, require_gates
 _RAMP_STEPS = 2000
 # What a multiplier gains, at most, over as many steps as the ramp has.
 _GAIN = 100.0
-# After this share of the epochs, gates are closed that are over the limit.
-_CLOSING = 0.75
+# After this share of the epochs, gates are settled.
+_SETTLING = 0.75
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -39,12 +39,17 @@ class BudgetedModel(Functional):
     comes down from the full size, and moves one Lagrange multiplier per limit: up while
     the model is too large, down, to below 0, while more than about one unit too much is
     closed. Each gate is pushed by its multipliers times what it adds to the *expected*
-    size. Gates that are over the limit after three quarters of the epochs of `fit` are
-    closed for good, the least likely ones first.
+    size.
 
-    Multipliers, prices and the place on the ramp are weights that training assigns, as
-    the statistics of a BatchNormalization are: they are saved, loaded and restored with
-    the model. A clone has a budget of its own, for its own gates.
+    After three quarters of the epochs of `fit` the gates are settled: the rest trains
+    the network that will be deployed. Gates that are over the limit, the least likely
+    ones first, and those that are closed at test time are closed for good, and the
+    others have their test-time values in training as well.
+
+    Multipliers, prices, the place on the ramp and whether gates are settled are weights
+    that training assigns, as the statistics of a BatchNormalization are: they are
+    saved, loaded and restored with the model. A clone has a budget of its own, for its
+    own gates.
 
     Args:
         inputs: As in `keras.Model`.
@@ -97,16 +102,19 @@ class BudgetedModel(Functional):
         self._multipliers = state("multipliers", len(self._constraints.each))
         # Steps taken, and steps of the ramp.
         self._progress = state("progress", 2)
+        # Whether gates are settled, 1 or 0.
+        self._settled = state("settled", 1)
         self._prices = state("prices", sum(gate.count for gate in gates))
         ends = np.cumsum([gate.count for gate in gates])
         for gate, end in zip(gates, ends, strict=True):
             part = slice(int(end) - gate.count, int(end))
             gate.raw.regularizer = _Share(self._prices, part, gate)
+            gate.settled = self._are_settled
 
     @property
     def state(self) -> list[Any]:
         """The weights that training assigns."""
-        return [self._multipliers, self._progress, self._prices]
+        return [self._multipliers, self._progress, self._settled, self._prices]
 
     @property
     def wide(self) -> list[list[float]] | None:
@@ -184,19 +192,27 @@ class BudgetedModel(Functional):
             self._constraints = Constraints(self, self.budgets)
         callbacks = bound.arguments.get("callbacks")
         # First: what others save or measure at the end of an epoch is what goes on.
-        ramp = _Ramp(bound.arguments.get("epochs", 1))
+        epochs, done = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
+        course = _Course(1 if epochs is None else epochs, bool(done))
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = keras.tree.flatten(callbacks) if callbacks else []
-            bound.arguments["callbacks"] = [ramp, *given]
+            bound.arguments["callbacks"] = [course, *given]
             return fit(*bound.args, **bound.kwargs)
         # A list that is made already, `fit` takes as it is.
-        ramp.set_model(self)
-        ramp.set_params(callbacks.params)
-        callbacks.callbacks.insert(0, ramp)
+        course.set_model(self)
+        course.set_params(callbacks.params)
+        callbacks.callbacks.insert(0, course)
         try:
             return fit(*bound.args, **bound.kwargs)
         finally:
-            callbacks.callbacks.remove(ramp)
+            callbacks.callbacks.remove(course)
+
+    def _are_settled(self) -> Any:
+        return ops.convert_to_tensor(self._settled)[0] > 0
+
+    def _settle(self, settled: bool) -> None:
+        """Says whether gates have their test-time values in training, too."""
+        self._settled.assign([float(settled)])
 
     @property
     def _chosen_ramp(self) -> int | None:
@@ -216,25 +232,30 @@ class BudgetedModel(Functional):
         return int(step), int(ramp)
 
 
-class _Ramp(keras.callbacks.Callback):
-    """Tells a budgeted model how long it will be trained, and closes what is too much.
+class _Course(keras.callbacks.Callback):
+    """Tells a budgeted model how long it will be trained, and settles its gates.
 
     Multipliers come near the limit, but gates are not divisible, and as the learning
-    rate falls the last ones hardly move. So whatever is over the limit after most of
-    the epochs is closed for good, and the others learn to do without in what is left:
-    in a quarter of them, in one at least.
+    rate falls the last ones hardly move: some are a little over it. Others stay where
+    they are closed at test time, but open in every third step of training, say, and
+    statistics of normalizations are those of networks that will not be deployed. So
+    what is left of the epochs when most are over (a quarter of them, one at least)
+    trains the network that will be.
 
     Args:
         epochs: Of this training.
+        resumed: Whether it goes on with one that has been left.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, resumed: bool) -> None:
         super().__init__()
-        self.epochs = epochs
+        self.epochs, self.resumed = epochs, resumed
         # Whether what is over the limit can be closed at all.
         self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if not self.resumed:
+            self.model._settle(False)
         if self.model.ramp[1]:
             return
         steps = self.params.get("steps")
@@ -248,14 +269,15 @@ class _Ramp(keras.callbacks.Callback):
         step, ramp = self.model.ramp
         if not ramp:
             self.model._set_ramp(step * self.epochs // 2)
-        start = min(math.ceil(_CLOSING * self.epochs), self.epochs - 1)
+        start = min(math.ceil(_SETTLING * self.epochs), self.epochs - 1)
         late = start <= epoch + 1 < self.epochs
-        if self.closes and late and ramp and step >= ramp:
-            self._close()
+        if late and ramp and step >= ramp:
+            self._settle()
 
-    def _close(self) -> None:
+    def _settle(self) -> None:
         try:
-            close_to_fit(self.model, self.model.budgets)
+            if self.closes:
+                close_to_fit(self.model, self.model.budgets)
         except ValueError as error:
             # What is trained so far is worth more than the limit.
             warnings.warn(
@@ -263,6 +285,8 @@ class _Ramp(keras.callbacks.Callback):
                 stacklevel=2,
             )
             self.closes = False
+        close_for_good(self.model)
+        self.model._settle(True)
 
 
 class _Share(keras.regularizers.Regularizer):

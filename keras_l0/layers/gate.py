@@ -84,6 +84,8 @@ class L0Gate(keras.layers.Layer):
         self.cost = validated_cost(cost)
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
+        # Whether gates are, for now, what they are at test time; None: never.
+        self.settled: Callable[[], Any] | None = None
         self.options = GateOptions.get(options, "options")
         seed = require_seed(seed)
         self.seed = seed
@@ -214,6 +216,9 @@ class L0Gate(keras.layers.Layer):
             noise = keras.random.uniform(drawn, dtype=self.raw.dtype, seed=seed)
             log_alpha = ops.reshape(self.log_alpha, broadcast)
             z = self.options.distribution.sample(log_alpha, noise)
+            if self.settled is not None:
+                still = ops.reshape(self.test_gates, broadcast)
+                z = ops.where(self.settled(), still, z)
             if self.regularizer.scheduled:
                 self._steps.assign(ops.maximum(self._steps, [0.0, 1.0]))
         else:
