@@ -164,9 +164,9 @@ class Constraints:
 
     def require_reachable(self) -> None:
         """Raises if a limit is below what `Budget.min_units` everywhere leaves."""
+        units = max(1, *(one.budget.min_units for one in self.each))
         for one in self.each:
             analysis = one.analysis
-            units = max(1, one.budget.min_units)
             least = [
                 1.0 * (np.arange(gate.count) < units) if gate.trainable else test
                 for gate, test in zip(analysis.gates, analysis.test_open(), strict=True)

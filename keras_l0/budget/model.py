@@ -16,7 +16,7 @@ from keras.src.models.functional import Functional
 
 from keras_l0.analysis.copying import assign_weights, carry_vocabularies, weights_of
 from keras_l0.analysis.graph import deep_recursion, require_graph
-from keras_l0.budget.closing import close_for_good, close_to_fit
+from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
@@ -42,9 +42,9 @@ class BudgetedModel(Functional):
     size.
 
     After three quarters of the epochs of `fit` the gates are settled: the rest trains
-    the network that will be deployed. Gates that are over the limit, the least likely
-    ones first, and those that are closed at test time are closed for good, and the
-    others have their test-time values in training as well.
+    the network that will be deployed. Gates that are over the limit are closed, those
+    that there is room for are opened; what is closed at test time is closed for good,
+    and the others have their test-time values in training as well.
 
     Multipliers, prices, the place on the ramp and whether gates are settled are weights
     that training assigns, as the statistics of a BatchNormalization are: they are
@@ -61,7 +61,9 @@ class BudgetedModel(Functional):
         budgets: What the model has to fit; empty if no gate in it is under a budget.
         multipliers: The Lagrange multiplier of each limit, in units of the loss per
             full size.
-        ramp: Training steps taken, and steps of the ramp (0: not known yet).
+        ramp: The training step on the ramp, and its steps (0: not known yet). A `fit`
+            that starts above the budget starts it anew, from the size at that time.
+        settled: Whether gates have their test-time values in training as well.
         latency: Microseconds that the stripped model takes, by a budget's table.
 
     Raises:
@@ -129,6 +131,11 @@ class BudgetedModel(Functional):
         return ops.convert_to_numpy(self._multipliers).tolist()
 
     @property
+    def settled(self) -> bool:
+        """Whether gates have their test-time values in training, too."""
+        return bool(self.budgets and ops.convert_to_numpy(self._settled)[0])
+
+    @property
     def latency(self) -> float | None:
         """Microseconds that the stripped model takes by the table of a budget, if any.
 
@@ -142,7 +149,11 @@ class BudgetedModel(Functional):
         return None
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if training and self.trainable and self.budgets:
+        if (
+            training
+            and self.budgets
+            and any(gate.trainable for gate in self._constraints.gates)
+        ):
             self._update()
         return super().call(inputs, training=training, mask=mask)
 
@@ -192,8 +203,8 @@ class BudgetedModel(Functional):
             self._constraints = Constraints(self, self.budgets)
         callbacks = bound.arguments.get("callbacks")
         # First: what others save or measure at the end of an epoch is what goes on.
-        epochs, done = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
-        course = _Course(1 if epochs is None else epochs, bool(done))
+        epochs, first = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
+        course = _Course(1 if epochs is None else epochs, first or 0)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = keras.tree.flatten(callbacks) if callbacks else []
             bound.arguments["callbacks"] = [course, *given]
@@ -210,10 +221,6 @@ class BudgetedModel(Functional):
     def _are_settled(self) -> Any:
         return ops.convert_to_tensor(self._settled)[0] > 0
 
-    def _settle(self, settled: bool) -> None:
-        """Says whether gates have their test-time values in training, too."""
-        self._settled.assign([float(settled)])
-
     @property
     def _chosen_ramp(self) -> int | None:
         """The `Budget.ramp_steps`, the longest of several."""
@@ -225,9 +232,25 @@ class BudgetedModel(Functional):
         progress = ops.convert_to_numpy(self._progress)
         self._progress.assign([progress[0], max(1, steps)])
 
+    def _start_ramp(self, steps: int) -> None:
+        """Lets the limit come down to the budget, from where the size is now.
+
+        From the full size it takes so many steps. If the model is small enough already,
+        the limit stays at the budget.
+        """
+        limits = np.array([one.limit for one in self._constraints.each])
+        sizes = [one.share(one.analysis.test_open()) for one in self._constraints.each]
+        if self.ramp[1] and np.all(sizes <= limits + self._constraints.slack):
+            return
+        # Where on its curve the limit is at the largest size, seen from the budget.
+        above = np.clip((sizes - limits) / np.maximum(1 - limits, 1e-9), 0, 1).max()
+        start = 1 - above ** (1 / 3)
+        self._progress.assign([int(start * max(1, steps)), max(1, steps)])
+        self._multipliers.assign(np.zeros(len(limits)))
+
     @property
     def ramp(self) -> tuple[int, int]:
-        """Training steps taken, and steps of the ramp (0: not known yet)."""
+        """The training step on the ramp, and its steps (0: not known yet)."""
         step, ramp = ops.convert_to_numpy(self._progress)
         return int(step), int(ramp)
 
@@ -243,35 +266,40 @@ class _Course(keras.callbacks.Callback):
     trains the network that will be.
 
     Args:
-        epochs: Of this training.
-        resumed: Whether it goes on with one that has been left.
+        epochs: Of this training, with those that it leaves out.
+        first: Number of its first epoch; above 0 it goes on with another training.
     """
 
-    def __init__(self, epochs: int, resumed: bool) -> None:
+    def __init__(self, epochs: int, first: int) -> None:
         super().__init__()
-        self.epochs, self.resumed = epochs, resumed
+        self.epochs, self.first = epochs, first
         # Whether what is over the limit can be closed at all.
         self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if not self.resumed:
-            self.model._settle(False)
-        if self.model.ramp[1]:
+        if self.first and self.model.ramp[1]:
             return
+        self.model._settled.assign([0.0])
         steps = self.params.get("steps")
         chosen = self.model._chosen_ramp
         if chosen or steps:
-            self.model._set_ramp(chosen or steps * self.epochs // 2)
+            half = (steps or 0) * (self.epochs - self.first) // 2
+            self.model._start_ramp(chosen or half)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         require_finite_gates(self.model)
         # Of a generator, the first epoch tells.
         step, ramp = self.model.ramp
         if not ramp:
-            self.model._set_ramp(step * self.epochs // 2)
+            self.model._set_ramp(step * (self.epochs - self.first) // 2)
         start = min(math.ceil(_SETTLING * self.epochs), self.epochs - 1)
         late = start <= epoch + 1 < self.epochs
         if late and ramp and step >= ramp:
+            self._settle()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        # An optimizer may have given back averages of weights over steps.
+        if self.model.settled:
             self._settle()
 
     def _settle(self) -> None:
@@ -285,8 +313,10 @@ class _Course(keras.callbacks.Callback):
                 stacklevel=2,
             )
             self.closes = False
+        if not self.model.settled:
+            open_to_fill(self.model, self.model.budgets)
         close_for_good(self.model)
-        self.model._settle(True)
+        self.model._settled.assign([1.0])
 
 
 class _Share(keras.regularizers.Regularizer):
