@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import keras
@@ -80,7 +80,7 @@ def require_one_of(name: str, value: Any, known: Iterable[Any]) -> None:
     Raises:
         ValueError: If it is another one.
     """
-    if value not in known:
+    if not isinstance(value, Hashable) or value not in known:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, known))}. "
             f"Received: {name}={value!r}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,7 +11,9 @@ import keras
 from keras_l0.analysis.passes import INPUT_MODES, Analysis
 from keras_l0.arguments import require_one_of
 from keras_l0.budget.model import BudgetedModel
-from keras_l0.layers.finding import require_finite_gates
+from keras_l0.layers import L0Gate
+from keras_l0.layers.finding import find_gates, require_finite_gates
+from keras_l0.plots import gate_shapes
 
 
 class Density(keras.callbacks.Callback):
@@ -92,16 +96,19 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     After each epoch every gated layer gets the share of its gates that is open
     (``gates/<layer>/open``) and a histogram of ``log_alpha``; the model gets its
-    deployed parameters and MACs (``gates/params``, ``gates/macs``). TensorFlow has to
-    be installed, whatever the backend.
+    deployed parameters and MACs (``gates/params``, ``gates/macs``). Gates on several
+    axes, and those on each feature of an input, get an image too, of how likely each is
+    to be open (``gates/<layer>/image``): in the shape of the input, or, if that is
+    flat, in a square. TensorFlow has to be installed, whatever the backend.
 
     Args:
         *args: What `keras.callbacks.TensorBoard` takes.
         inputs: As in `keras_l0.strip`.
+        shapes: As in `keras_l0.plot_gates`: shapes of images, height and width.
         **kwargs: What `keras.callbacks.TensorBoard` takes.
 
     Raises:
-        ValueError: If ``inputs`` is unknown.
+        ValueError: If ``inputs`` is unknown; in `fit`, if ``shapes`` fit no gate.
 
     Example:
         >>> import keras_l0
@@ -109,15 +116,26 @@ class TensorBoard(keras.callbacks.TensorBoard):
         >>> model.fit(x, y, callbacks=[board])  # doctest: +SKIP
     """
 
-    def __init__(self, *args: Any, inputs: str = "keep", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        inputs: str = "keep",
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         require_one_of("inputs", inputs, INPUT_MODES)
-        self.inputs = inputs
+        self.inputs, self.shapes = inputs, shapes
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        gate_shapes(find_gates(self.model), self.shapes)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         analysis = Analysis(self.model, self.inputs)
         total = analysis.deployed().total.whole()
+        chosen = gate_shapes(analysis.gates, self.shapes)
         with self._train_writer.as_default():
             for name, value in zip(("params", "macs"), total, strict=True):
                 self.summary.scalar(f"gates/{name}", value, step=epoch)
@@ -127,3 +145,24 @@ class TensorBoard(keras.callbacks.TensorBoard):
                 self.summary.scalar(f"gates/{name}/open", is_open.mean(), step=epoch)
                 log_alpha = keras.ops.convert_to_numpy(gate.log_alpha)
                 self.summary.histogram(f"gates/{name}/log_alpha", log_alpha, step=epoch)
+                shape = chosen.get(id(gate)) or _image_shape(self.model, gate)
+                if shape:
+                    image = keras.ops.convert_to_numpy(gate.prob_open)
+                    image = image.reshape(1, shape[0], -1, 1)
+                    self.summary.image(f"gates/{name}/image", image, step=epoch)
+
+
+def _image_shape(model: keras.Model, gate: L0Gate) -> tuple[int, ...] | None:
+    """The shape of the features that a gate is on, if they make a picture."""
+    if len(gate.raw.shape) > 1:
+        return tuple(gate.raw.shape)
+    for tensor in model.inputs:
+        shape = tensor.shape[1:]
+        if None in shape or math.prod(shape) != gate.count:
+            continue
+        side = math.isqrt(gate.count)
+        if len(shape) > 1:
+            return tuple(shape)
+        if side * side == gate.count > 1:
+            return side, side
+    return None

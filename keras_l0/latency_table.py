@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from keras_l0.analysis.grids import Grid
 from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.shapes import LayerShape
 from keras_l0.analysis.timing import Span, Timing, spans
+from keras_l0.arguments import check_field, require_real
 from keras_l0.files import check_destination, write_atomically
 
 # At which shares of its channels a layer is measured, besides fewest and most.
@@ -128,6 +130,9 @@ class LatencyTable:
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        check_field(self, "overhead", require_real, ">= 0", lambda value: value >= 0)
+
     @classmethod
     def of(
         cls,
@@ -149,6 +154,11 @@ class LatencyTable:
             shares: As in `keras_l0.measure_latency`.
             details: The other attributes.
         """
+        if not callable(microseconds):
+            raise TypeError(
+                "`microseconds` must be a function of a shape and two numbers of "
+                f"channels. Received: {microseconds!r}"
+            )
         entries = (
             dataclasses.replace(
                 blank,
@@ -270,6 +280,11 @@ def blank_entries(
         ValueError: If a layer has no shape by which it could be measured, or a share is
             not in (0, 1].
     """
+    if isinstance(shares, (str, numbers.Number)) or not isinstance(shares, Sequence):
+        raise TypeError(
+            "`shares` must be a sequence of shares of a layer's channels. "
+            f"Received: shares={shares!r} of type {type(shares).__name__}"
+        )
     if not len(shares) or not all(0 < share <= 1 for share in shares):
         raise ValueError(
             "`shares` must be shares of a layer's channels, each in (0, 1]. "

@@ -21,7 +21,9 @@ def exclude_from_weight_decay(
     being open, whatever the data says: open gates close, and closed ones open again.
 
     Keras' `optimizer.exclude_from_weight_decay` forgets what an earlier call said. So
-    pass what else must not decay here, as there.
+    pass what else must not decay here, as there. Nor does it save what was said: a
+    model that is loaded to train on needs a new optimizer. A `BudgetedModel` tells its
+    optimizer by itself.
 
     Args:
         optimizer: An optimizer that is not built yet.
@@ -52,7 +54,8 @@ def exclude_from_weight_decay(
             "`optimizer` must not be built yet: exclude gates from its weight decay "
             f"before `fit`. Received: {optimizer!r}"
         )
-    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    names: Any = [var_names] if isinstance(var_names, str) else var_names
+    names = list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(
             "`var_names` must be parts of names of variables, strings. "

@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.layers.finding import require_gates
+from keras_l0.arguments import is_integer
+from keras_l0.layers import L0Gate
+from keras_l0.layers.finding import require_finite_gates, require_gates
 from keras_l0.packages import required
 
 
@@ -31,8 +33,10 @@ def plot_gates(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If ``model`` is not a Keras model.
-        ValueError: If the model has no gates, or a name or shape fits none.
+        TypeError: If ``model`` is not a Keras model, or ``shapes`` no mapping from
+            names to shapes.
+        ValueError: If the model has no gates, one of them is NaN or infinite, or a name
+            or shape fits none.
 
     Example:
         >>> import keras, keras_l0
@@ -41,12 +45,8 @@ def plot_gates(
         >>> figure.savefig("gates.png")  # doctest: +SKIP
     """
     gates = require_gates(model)
-    for name in shapes or {}:
-        if not any(_is_of(gate, name) for gate in gates):
-            raise ValueError(
-                "`shapes` must go by names of gates or of their layers, of "
-                f"{', '.join(repr(gate.path) for gate in gates)}. Received: {name!r}"
-            )
+    require_finite_gates(model)
+    drawn = gate_shapes(gates, shapes)
     columns = min(3, len(gates))
     rows = math.ceil(len(gates) / columns)
     figure = _figure(4 * columns, 3 * rows)
@@ -54,14 +54,8 @@ def plot_gates(
         axes = figure.add_subplot(rows, columns, number + 1)
         probable = keras.ops.convert_to_numpy(gate.prob_open)
         is_open = keras.ops.convert_to_numpy(gate.test_gates) > 0
-        for name, shape in (shapes or {}).items():
-            if _is_of(gate, name):
-                if math.prod(shape) != gate.count:
-                    raise ValueError(
-                        f"`shapes` must give {gate.path!r} a shape of {gate.count} "
-                        f"gates. Received: {name!r}: {tuple(shape)}"
-                    )
-                probable, is_open = probable.reshape(shape), is_open.reshape(shape)
+        if (shape := drawn.get(id(gate))) is not None:
+            probable, is_open = probable.reshape(shape), is_open.reshape(shape)
         if probable.ndim > 1:
             image = probable.reshape(len(probable), -1)
             axes.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto")
@@ -77,8 +71,48 @@ def plot_gates(
     return figure
 
 
-def _is_of(gate: Any, name: str) -> bool:
-    return f"/{name}/" in f"/{gate.path}/"
+def gate_shapes(
+    gates: Sequence[L0Gate], shapes: Mapping[str, Sequence[int]] | None
+) -> dict[int, tuple[int, ...]]:
+    """By the id of a gate the shape in which a user wants to see it.
+
+    Args:
+        gates: All gates of a model.
+        shapes: As in `plot_gates`.
+
+    Raises:
+        TypeError: If ``shapes`` is no mapping from names to shapes.
+        ValueError: If a name or a shape fits no gate.
+    """
+    if shapes is None:
+        return {}
+    if not isinstance(shapes, Mapping):
+        raise TypeError(
+            "`shapes` must be a mapping from names of gates to shapes. "
+            f"Received: {shapes!r} of type {type(shapes).__name__}"
+        )
+    found = {}
+    for name, shape in shapes.items():
+        named = [gate for gate in gates if f"/{name}/" in f"/{gate.path}/"]
+        if not named:
+            raise ValueError(
+                "`shapes` must go by names of gates or of their layers, of "
+                f"{', '.join(repr(gate.path) for gate in gates)}. Received: {name!r}"
+            )
+        sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        if isinstance(shape, str) or not all(map(is_integer, sizes)):
+            raise TypeError(
+                f"`shapes` must hold shapes, sequences of integers. Received: {name!r}:"
+                f" {shape!r}"
+            )
+        for gate in named:
+            if min(sizes, default=1) < 1 or math.prod(sizes) != gate.count:
+                raise ValueError(
+                    f"`shapes` must give {gate.path!r} a shape of {gate.count} "
+                    f"gates. Received: {name!r}: {sizes}"
+                )
+            found[id(gate)] = sizes
+    return found
 
 
 def plot_history(history: Any, size: str = "density", metric: str | None = None) -> Any:
@@ -96,7 +130,9 @@ def plot_history(history: Any, size: str = "density", metric: str | None = None)
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the history lacks what is to be drawn.
+        TypeError: If ``history`` is neither what `fit` returns nor a dict.
+        ValueError: If the history lacks what is to be drawn, or its values are not one
+            per epoch.
 
     Example:
         >>> import keras_l0
@@ -104,6 +140,11 @@ def plot_history(history: Any, size: str = "density", metric: str | None = None)
         >>> figure = keras_l0.plot_history(logs)  # doctest: +SKIP
     """
     logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise TypeError(
+            "`history` must be what `fit` returned, or the dict in it. "
+            f"Received: {history!r} of type {type(history).__name__}"
+        )
     if metric is None:
         known = ("val_accuracy", "val_acc", "accuracy", "acc", "val_loss", "loss")
         metric = next((name for name in known if name in logs), "loss")
@@ -114,6 +155,11 @@ def plot_history(history: Any, size: str = "density", metric: str | None = None)
                 f"Received: {argument}={name!r}. `keras_l0.callbacks.Density` among "
                 "the callbacks of `fit` records sizes"
             )
+    if len(logs[metric]) != len(logs[size]):
+        raise ValueError(
+            "`history` must hold one value per epoch. Received: "
+            f"{len(logs[metric])} of {metric!r} and {len(logs[size])} of {size!r}"
+        )
     figure = _figure(6, 4)
     axes = figure.add_subplot()
     epochs = np.arange(1, len(logs[metric]) + 1)

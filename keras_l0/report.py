@@ -11,6 +11,7 @@ import keras
 from keras_l0.analysis.facts import Size
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
+from keras_l0.arguments import require_integer
 from keras_l0.printing import printed
 
 
@@ -161,8 +162,9 @@ def summary(
         print_fn: What to do with the text. Default: ``print``.
 
     Raises:
-        TypeError: As `profile` does.
-        ValueError: As `profile` does.
+        TypeError: As `profile` does, and if ``line_length`` is not an integer or
+            ``print_fn`` not a function.
+        ValueError: As `profile` does, and if ``line_length`` is below 1.
 
     Example:
         >>> import keras, keras_l0
@@ -174,6 +176,11 @@ def summary(
         >>> texts[0].splitlines()[-3]
         'Deployed: 69.6% of the parameters and 66.7% of the MACs.'
     """
+    require_integer("line_length", line_length, 1)
+    if print_fn is not None and not callable(print_fn):
+        raise TypeError(
+            f"`print_fn` must be a function of a text. Received: {print_fn!r}"
+        )
     report = profile(model, inputs)
     table = _table(report, f'Model "{model.name}" and its gates')
     (print_fn or print)(printed([table, *_sentences(report)], line_length))

@@ -11,8 +11,8 @@ import keras
 
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
-from keras_l0.budget import Budget
-from keras_l0.budget.fitting import fitting
+from keras_l0.budget import Budget, as_budgets
+from keras_l0.budget.fitting import fitting, inputs_of
 from keras_l0.devices import replicated, require_one_process
 from keras_l0.rewrite import Rewriter
 from keras_l0.verification import require_plain, require_promised, verify_equal
@@ -20,7 +20,7 @@ from keras_l0.verification import require_plain, require_promised, verify_equal
 
 def strip(
     model: keras.Model,
-    inputs: str = "keep",
+    inputs: str | None = None,
     *,
     keep: Iterable[str] = (),
     round_to: int = 1,
@@ -41,15 +41,17 @@ def strip(
             ``"keep"``: they stay, and are ignored. ``"gather"``: the model selects
             the features it reads from the full input. ``"narrow"``: the model takes
             fewer features; `keras_l0.plan` lists which. ``"gather"`` also selects
-            among flattened features inside the network.
+            among flattened features inside the network. Default: what the ``budget``
+            says, else ``"keep"``.
         keep: Names of layers all of whose units stay.
         round_to: Unit counts are rounded up to a multiple of this; a head counts as
             the features that it has.
         min_units: No layer that stays is left with fewer units.
         budget: What the result has to fit, a `Budget` or several. If it would not, the
-            gates that are least likely to be open are closed first, and the outputs
-            are those of the model with these gates closed. Of ``bytes``, the TFLite
-            file itself is measured.
+            gates that are worth least for what they save are closed: those that are
+            least likely to be open, where savings are alike. The outputs are those of
+            the model with these gates closed. Of ``bytes``, the TFLite file itself is
+            measured.
         verify: Whether to run the old and the new model on a batch and compare.
         data: The batch to compare on, as `model.predict` takes it; random by default.
 
@@ -83,11 +85,12 @@ def strip(
         keep = list(keep)  # it is read several times
     options: dict[str, Any] = dict(keep=keep, round_to=round_to, min_units=min_units)
     if budget is not None:
+        inputs = inputs_of(as_budgets(budget)) if inputs is None else inputs
         make = functools.partial(
             strip, inputs=inputs, **options, verify=verify, data=data
         )
         return fitting(model, budget, inputs, make, **options)
-    analysis = Analysis(model, inputs, **options)
+    analysis = Analysis(model, inputs or "keep", **options)
     if not analysis.gates:
         warnings.warn(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",

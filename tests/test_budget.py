@@ -2,6 +2,7 @@
 
 import fractions
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import keras_l0
 from keras_l0 import Budget, with_budget
+from keras_l0.budget.constraints import Constraints
 from keras_l0.layers import L0Conv2D, L0Dense, L0Gate
 from keras_l0.regularizers import L0
 
@@ -37,9 +39,10 @@ def density(model, measure="params"):
     return getattr(profile.deployed, measure) / getattr(profile.dense, measure)
 
 
-def train(model, epochs=30, optimizer=None, **options):
+def train(model, epochs=30, optimizer=None, initial_epoch=0, **options):
     model.compile(optimizer or keras.optimizers.Adam(0.01), "mse", **options)
-    return model.fit(*data(), batch_size=64, epochs=epochs, verbose=0).history
+    when = {"epochs": epochs, "initial_epoch": initial_epoch}
+    return model.fit(*data(), batch_size=64, verbose=0, **when).history
 
 
 # What a budget is.
@@ -116,6 +119,11 @@ def test_frozen_gates():
 def test_what_is_no_budget():
     with pytest.raises(TypeError, match="`budget` must be a `keras_l0.Budget`"):
         with_budget(network(), 0.1)
+    with pytest.raises(ValueError, match="`layers` must name at least one layer"):
+        Budget(params=0.5, layers=[])
+    with pytest.raises(ValueError, match=r"`quantization` must be one of.*\['int8'\]"):
+        Budget(bytes=5000, quantization=["int8"])
+    assert Budget(params=0.5, layers=(name for name in "ab")).layers == ("a", "b")
     with pytest.raises(ValueError, match="`layers` must name layers.*'typo'"):
         with_budget(network(), Budget(params=0.5, layers=["typo"]))
     with pytest.raises(ValueError, match="without any macs"):
@@ -131,10 +139,32 @@ def test_unreachable_names_the_floor_and_its_barriers():
     # 4 * 16 + 16, 2 * 16, and 16 * 16 + 16, of which all stays.
     with pytest.raises(ValueError) as error:
         with_budget(model, Budget(params=0.5))
-    assert "384 parameters (100.0%) stay" in str(error.value)
+    # Most of it is what the barrier keeps.
+    assert "384 parameters (100.0%) stay (most in 'dense" in str(error.value)
     assert "'norm' (its mean and variance are over all channels" in str(error.value)
     assert "Received: params=0.5" in str(error.value)
     with_budget(model, Budget(params=1.0))
+
+
+def test_the_largest_of_two_floors_counts():
+    budgets = [Budget(params=0.1, min_units=1), Budget(macs=0.9, min_units=30)]
+    with pytest.raises(ValueError, match="With 30 of its units left.*params=0.1"):
+        with_budget(network(), budgets)
+
+
+def test_frozen_gates_are_named_as_a_reason():
+    model = network()
+    keras_l0.gates(model)[0].trainable = False
+    with pytest.raises(ValueError, match="layer, frozen ones as they are, 485 param"):
+        with_budget(model, Budget(params=0.1))
+
+
+def test_gates_that_are_no_numbers():
+    model = network()
+    gate = keras_l0.gates(model)[0]
+    gate.raw.assign(np.full(40, np.nan))
+    with pytest.raises(ValueError, match=f"gate '{gate.path}'.*is NaN or infinite"):
+        with_budget(model, Budget(params=0.5))
 
 
 def test_an_absolute_floor():
@@ -146,12 +176,40 @@ def test_an_absolute_floor():
 
 def test_a_floor_in_bytes():
     # Frame and three calls; 17 weights of 4 bytes stay of 2162.
-    floor, full = 1000 + 3 * 400 + 4 * 17, 1000 + 3 * 400 + 4 * 2162
+    floor, full = 850 + 3 * 250 + 4 * 17, 850 + 3 * 250 + 4 * 2162
     with pytest.raises(ValueError) as error:
         with_budget(network(), Budget(bytes=1000))
     said = f"{floor:,} bytes, by estimate, ({floor / full:.1%}) stay"
     assert said in str(error.value)
     assert str(error.value).endswith("Received: bytes=1000")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("quantization", [None, "float16", "dynamic", "int8"])
+@pytest.mark.parametrize("widths", [(20,), (40, 40), (8, 8, 8, 8), (16, 32)])
+def test_estimates_of_bytes_are_near_the_file(widths, quantization, tmp_path):
+    if len(widths) == 2 and widths[1] == 32:
+        shape, kind, more = (12, 12, 1), functools.partial(L0Conv2D, kernel_size=3), [
+            keras.layers.GlobalAveragePooling2D()
+        ]  # fmt: skip
+    else:
+        shape, kind, more = (10,), L0Dense, []
+    hidden = [kind(width, activation="relu") for width in widths]
+    model = keras.Sequential(
+        [keras.Input(shape), *hidden, *more, keras.layers.Dense(2)]
+    )
+    budget = Budget(bytes=100_000, quantization=quantization)
+    (one,) = Constraints(model, [budget]).each
+    x = np.random.default_rng(0).normal(size=(32, *shape)).astype("float32")
+    for share in (1.0, 0.5):
+        for gate in keras_l0.gates(model):
+            shut = int((1 - share) * gate.count)
+            gate.assign_log_alpha([-9.0] * shut + [9.0] * (gate.count - shut))
+        file = keras_l0.to_tflite(
+            model, tmp_path / "x.tflite", quantization, x, max_error=9.0
+        )
+        estimate = one.amount(one.share(one.analysis.test_open()))
+        assert estimate == pytest.approx(file.bytes, rel=0.2, abs=500)
 
 
 def test_more_units_than_there_are_hold_everything():
@@ -340,6 +398,42 @@ ESTIMATORS = pytest.mark.parametrize(
 
 
 @ESTIMATORS
+def test_room_under_the_limit_is_filled(estimator):
+    model = slow(estimator)
+    rng = np.random.default_rng(0)
+    for gate in keras_l0.gates(model):
+        # Most are closed at test time and now and then open in training.
+        log_alpha = rng.normal(-3.0, 0.3, gate.count)
+        log_alpha[:6], log_alpha[-6:] = 3.0, -9.0
+        gate.assign_log_alpha(log_alpha)
+    before = density(model)
+    model.fit(*data(128), batch_size=64, epochs=8, verbose=0)
+    if estimator == "size_matched":  # As many are open as are expected to be.
+        assert density(model) == pytest.approx(before, abs=0.02)
+        return
+    assert before < 0.1 and 0.48 < density(model) <= 0.5
+    for gate in keras_l0.gates(model):
+        z = keras.ops.convert_to_numpy(gate.test_gates)
+        assert (z[:6] == 1).all() and (z[-6:] == 0).all() and 0.4 < z.max()
+
+
+@pytest.mark.parametrize("momentum", [0.99, 0.999])
+def test_averages_of_weights_do_not_undo_it(momentum):
+    model = with_budget(network(), Budget(params=0.3))
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=momentum)
+    train(model, epochs=8, optimizer=optimizer)
+    assert density(model) <= 0.3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_epochs_open_nothing(seed):
+    keras.utils.set_random_seed(seed)
+    model = with_budget(network(), Budget(params=0.5))
+    train(model, epochs=12, optimizer=keras.optimizers.Adam(1e-3))
+    assert density(model) <= 0.5
+
+
+@ESTIMATORS
 def test_what_is_over_the_limit_closes_for_good_before_the_end(estimator):
     model = slow(estimator)
     shares = []
@@ -523,6 +617,44 @@ def test_fit_says_how_long_the_ramp_is():
     assert model.ramp == (8, 5)
 
 
+def test_a_fit_that_starts_too_large_starts_the_ramp_anew():
+    model = with_budget(network(), Budget(params=0.3))
+    train(model, epochs=1)  # Does it run?
+    assert model.ramp[1] == 4 and density(model) > 0.5
+    history = train(model, epochs=12)
+    assert model.ramp == (96, 48) and density(model) == pytest.approx(0.3, abs=0.02)
+    assert max(history["loss"][6:]) < 1.5 * history["loss"][0]
+    train(model, epochs=4)
+    assert model.ramp == (128, 48)
+    # Half of the way down already: the limit goes on from there.
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([9.0] * 26 + [-9.0] * 14)
+    above = (density(model) - 0.3) / 0.7
+    model._start_ramp(100)
+    step, ramp = model.ramp
+    assert ramp == 100 and (1 - step / ramp) ** 3 == pytest.approx(above, abs=0.02)
+
+
+def test_epochs_that_are_left_out_are_no_part_of_the_ramp():
+    model = with_budget(network(), Budget(params=0.3))
+    train(model, epochs=24, initial_epoch=12)
+    assert model.ramp == (96, 48) and density(model) <= 0.3
+
+
+def test_nothing_moves_while_gates_are_frozen():
+    model = with_budget(network(), Budget(params=0.3))
+    for gate in keras_l0.gates(model):
+        gate.trainable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(model, epochs=8)
+    assert model.multipliers == [0.0] and model.ramp[0] == 0
+    for gate in keras_l0.gates(model):
+        gate.trainable = True
+    train(model, epochs=12)
+    assert density(model) == pytest.approx(0.3, abs=0.02)
+
+
 def test_a_list_of_callbacks_that_is_made_already_stays_as_it_is():
     model = with_budget(network(), Budget(params=0.5))
     model.compile("adam", "mse")
@@ -664,3 +796,60 @@ def test_gates_are_pushed_by_what_they_add_to_the_expected_size(gradient):
             slope = multiplier * (expected(up) - expected(down)) / 2e-5
             assert found[unit] == pytest.approx(slope, rel=2e-2)
     assert sum(float(one) for one in model.losses) == 0
+
+
+# What else trains the layers.
+
+
+def test_gates_in_another_model_say_that_no_budget_acts_on_them():
+    model = with_budget(network(), Budget(params=0.3))
+    head = keras.layers.Dense(3)(model.layers[-2].output)
+    other = keras.Model(model.inputs, head)
+    other.compile("adam", "mse", run_eagerly=keras.backend.backend() == "tensorflow")
+    x, y = data(64)
+    with pytest.warns(UserWarning, match="no budget acts on them.*BudgetedModel"):
+        other.fit(x, np.pad(y, ((0, 0), (0, 1))), verbose=0)
+    whole = keras.Sequential([keras.Input((10,)), model])
+    whole.compile("adam", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        whole.fit(x, y, verbose=0)
+
+
+def test_a_train_step_of_its_own_is_not_lost_in_silence():
+    class Mine(keras.Model):
+        def train_step(self, *args):
+            return super().train_step(*args)
+
+    gated = network()
+    model = Mine(gated.inputs, gated.outputs)
+    with pytest.warns(UserWarning, match="'train_step' of its own.*BudgetedModel"):
+        with_budget(model, Budget(params=0.5))
+
+    class MineUnderABudget(keras_l0.BudgetedModel):
+        def train_step(self, *args):
+            return super().train_step(*args)
+
+    budgeted = with_budget(network(), Budget(params=0.3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        own = MineUnderABudget(budgeted.inputs, budgeted.outputs)
+        train(own, epochs=12)
+    assert density(own) == pytest.approx(0.3, abs=0.02)
+
+
+def test_weight_decay_spares_the_gates(tmp_path):
+    model = with_budget(network(), Budget(params=1.0))
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(9.0)
+    kernel = model.layers[-1].kernel
+    before = float(keras.ops.sum(keras.ops.abs(kernel)))
+    train(model, optimizer=keras.optimizers.AdamW(1e-9, weight_decay=1e7), epochs=1)
+    assert float(keras.ops.sum(keras.ops.abs(kernel))) < 0.95 * before
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(*data(), epochs=1, verbose=0)
+    for one in (model, loaded):
+        for gate in keras_l0.gates(one):
+            found = keras.ops.convert_to_numpy(gate.log_alpha)
+            np.testing.assert_allclose(found, 9.0, atol=1e-4)

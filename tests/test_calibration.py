@@ -73,6 +73,15 @@ def test_batches_count_alike():
     np.testing.assert_allclose(found, parts, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [128, 129, 257])
+def test_a_remainder_counts_for_what_it_is(count):
+    x = np.random.default_rng(0).normal(size=(count, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
+    calibrate(model, x)
+    found = keras.ops.convert_to_numpy(model.layers[0].moving_variance)
+    np.testing.assert_allclose(found, x.var(0), rtol=0.03)
+
+
 def test_a_budget_does_not_notice():
     model = with_budget(network(), Budget(params=0.8, ramp_steps=1))
     model(data(), training=True)
@@ -171,3 +180,23 @@ def test_bad_input():
         calibrate(network(), data()[:0])
     with pytest.raises(ValueError, match="`batch_size` must be an integer >= 1"):
         calibrate(network(), data(), batch_size=-1)
+    with pytest.raises(ValueError, match="one array for each input of.*has 1.*2 arr"):
+        calibrate(network(), [data(), data()])
+    for wrong in (None, 5, "x", [1.0, 2.0], []):
+        with pytest.raises(TypeError, match="`data` must be arrays, or batches"):
+            calibrate(network(), wrong)
+
+
+def test_nothing_that_is_no_number_is_kept():
+    model = network()
+    before = [np.array(w) for w in model.get_weights()]
+    x = data()
+    x[3] = np.nan
+    with pytest.raises(ValueError, match="`data` must lead to statistics that are fin"):
+        calibrate(model, x)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    gate = keras_l0.gates(model)[0]
+    gate.raw.assign(np.full(gate.raw.shape, np.nan))
+    with pytest.raises(ValueError, match="is NaN or infinite"):
+        calibrate(model, data())

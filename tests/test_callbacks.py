@@ -304,3 +304,33 @@ def test_tensorboard_holds_the_gates(tmp_path):
     gate = keras_l0.gates(model)[0].path
     assert {"gates/params", "gates/macs", f"gates/{gate}/open"} <= tags
     assert f"gates/{gate}/log_alpha" in tags
+    assert f"gates/{gate}/image" not in tags
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("shape, wanted", [((4, 6), (4, 6)), ((25,), (5, 5))])
+def test_tensorboard_shows_gates_on_inputs(shape, wanted, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorflow.python.summary.summary_iterator import summary_iterator
+
+    flatten = keras.layers.Flatten() if len(shape) == 2 else keras.layers.Identity()
+    stack = [flatten, keras_l0.layers.L0Gate(name="pixels"), L0Dense(7, name="hidden")]
+    model = keras.Sequential([keras.Input(shape), *stack])
+    model.compile("sgd", "mse")
+    board = keras_l0.callbacks.TensorBoard(str(tmp_path), shapes={"hidden": (7, 1)})
+    model.fit(np.ones((4, *shape)), np.ones((4, 7)), verbose=0, callbacks=[board])
+    (path,) = (tmp_path / "train").iterdir()
+    images = {
+        value.tag: keras.ops.convert_to_numpy(
+            keras.ops.array([int(x) for x in value.tensor.string_val[:2]])
+        ).tolist()
+        for event in summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag.endswith("/image")
+    }
+    path = keras_l0.gates(model)[0].path
+    assert images[f"gates/{path}/image"] == [wanted[1], wanted[0]]
+    assert len(images) == 2
+    wrong = keras_l0.callbacks.TensorBoard(str(tmp_path), shapes={"pixels": (3, 3)})
+    with pytest.raises(ValueError, match="`shapes` must give .*/pixels' a shape"):
+        model.fit(np.ones((4, *shape)), np.ones((4, 7)), verbose=0, callbacks=[wrong])

@@ -124,6 +124,20 @@ def test_a_limit_that_is_kept_closes_nothing():
     assert units == [[36, 40], [40, 20], [36, 20]]
 
 
+def test_inputs_are_those_of_the_budget():
+    model = keras.Sequential(
+        [keras.Input((40,)), keras_l0.layers.L0Gate(), L0Dense(40), layers.Dense(2)]
+    )
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([9.0] * 16 + [-9.0] * 24)
+    budget = Budget(params=0.2, inputs="gather")
+    small = strip(model, budget=budget)
+    assert small.count_params() == 16 * 16 + 16 + 16 * 2 + 2 <= 0.2 * 1722
+    assert strip(model, "keep", budget=budget).count_params() <= 0.2 * 1722
+    with pytest.raises(ValueError, match="`inputs` must be given where budgets differ"):
+        strip(model, budget=[budget, Budget(macs=0.5)])
+
+
 def test_as_many_stay_as_the_budget_holds():
     model = branches()
     small = strip(model, budget=Budget(params=0.4, min_units=10))

@@ -344,6 +344,15 @@ def test_assign_log_alpha_of_the_wrong_type(wrong):
         gate.assign_log_alpha(wrong)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_assign_log_alpha_of_what_is_not_finite(wrong):
+    gate = built((3,), name="g")
+    with pytest.raises(ValueError, match="`values` for gate 'g' must be finite"):
+        gate.assign_log_alpha([0.0, wrong, 1.0])
+    with pytest.raises(ValueError, match="`clamp` must be two finite numbers"):
+        keras_l0.GateOptions(clamp=(-5.0, wrong))
+
+
 def test_log_alpha_is_read_only():
     with pytest.raises(AttributeError):
         built((3,)).log_alpha = np.zeros(3)
@@ -532,7 +541,7 @@ def test_saved_and_loaded(tmp_path):
 def test_what_no_gate_and_no_generator_takes():
     gate = L0Gate()
     gate.build((None, 3))
-    with pytest.raises(ValueError, match="must be numbers. Received: NaN"):
+    with pytest.raises(ValueError, match="must be finite numbers"):
         gate.assign_log_alpha([1.0, float("nan"), 2.0])
     for seed in (-1, 2**32):
         with pytest.raises(ValueError, match=r"`seed` must be in \[0, 2\*\*32\)"):

@@ -82,6 +82,12 @@ def test_a_picture_of_gates(tmp_path):
         keras_l0.plot_gates(network(), shapes={"pixels": (5, 5)})
     with pytest.raises(ValueError, match="`shapes` must go by .*Received: 'pixel'"):
         keras_l0.plot_gates(network(), shapes={"pixel": (4, 4)})
+    for wrong in ((-4, -4), (0, 4), ()):
+        with pytest.raises(ValueError, match="`shapes` must give 'net/pixels' a shape"):
+            keras_l0.plot_gates(network(), shapes={"pixels": wrong})
+    for wrong in ({"pixels": "x"}, {"pixels": (4.0, 4)}, {"pixels": None}, [4]):
+        with pytest.raises(TypeError, match="`shapes` must"):
+            keras_l0.plot_gates(network(), shapes=wrong)
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
     with pytest.raises(ValueError, match="must have gates. Received: 'plain'"):
         keras_l0.plot_gates(plain)
@@ -99,3 +105,16 @@ def test_a_picture_of_a_history(tmp_path):
     assert drawn == [[2.0, 1.0], [10, 4]]
     with pytest.raises(ValueError, match="`size` must be in the history.*Density"):
         keras_l0.plot_history({"loss": [1.0]})
+    with pytest.raises(ValueError, match="one value per epoch.*2 of 'loss' and 1 of"):
+        keras_l0.plot_history({"loss": [2.0, 1.0], "density": [1.0]})
+    for wrong in (None, "history"):
+        with pytest.raises(TypeError, match="`history` must be what `fit` returned"):
+            keras_l0.plot_history(wrong)
+
+
+def test_bad_options_of_summary():
+    for wrong in ("a", 1.5):
+        with pytest.raises(TypeError, match="`line_length` must be an integer"):
+            keras_l0.summary(network(), line_length=wrong)
+    with pytest.raises(TypeError, match="`print_fn` must be a function"):
+        keras_l0.summary(network(), print_fn=3)

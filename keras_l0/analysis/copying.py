@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+
+# What a user's class of models may do in its own way.
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_loss_and_updates")
 
 
 def copied(operation: Any, name: str) -> Any:
@@ -77,3 +81,35 @@ def assign_weights(layer: keras.Layer, weights: Sequence[Any]) -> None:
     for one in layer._flatten_layers():
         # Layers that adapt to data compute with what they derived from weights.
         getattr(one, "finalize_state", lambda: None)()
+
+
+def warn_of_lost_steps(model: keras.Model, under_budget: bool) -> None:
+    """Says so if a model trains in its own way, which a functional copy does not.
+
+    Args:
+        model: The source of the copy.
+        under_budget: Whether the copy is a `BudgetedModel`.
+    """
+    kind = type(model)
+    lost = [name for name in _STEPS if _own(getattr(kind, name, None))]
+    if not lost:
+        return
+    advice = f"`{kind.__name__}(gated.inputs, gated.outputs)`"
+    if under_budget:
+        advice = (
+            "a class that derives from `keras_l0.BudgetedModel`, made of "
+            "`gated.inputs` and `gated.outputs`"
+        )
+    warnings.warn(
+        f"Model {model.name!r} ({kind.__name__}) trains by {lost[0]!r} of its own, and "
+        f"the gated model does not: it is a functional one. Make it yours again with "
+        f"{advice}, or train it in a loop of your own.",
+        stacklevel=3,
+    )
+
+
+def _own(method: Any) -> bool:
+    """Whether a method is neither Keras' nor ours."""
+    if method is None:
+        return False
+    return method.__module__.partition(".")[0] not in ("keras", "keras_l0")

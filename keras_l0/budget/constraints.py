@@ -6,19 +6,35 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_l0.analysis.evaluation import Evaluation, total_size
-from keras_l0.analysis.passes import Analysis
+from keras_l0.analysis.logic import count
+from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
 from keras_l0.analysis.timing import Timing
 from keras_l0.budget.definition import Budget, SetByBudget
 
-# A TFLite file beside its weights: the frame, and each call with its tensors.
-_FRAME_BYTES, _CALL_BYTES = 1000, 400
+# Bytes of a TFLite file beside its weights, by quantization: the frame, each call with
+# its tensors, and each unit of a layer of units and of one with positions: scales, and
+# biases of 32 bits. They are fitted to files of small networks.
+_BESIDE = {
+    None: (850, 250, 0, 0),
+    "float16": (1000, 340, 0, 0),
+    "dynamic": (1300, 250, 16, 16),
+    "int8": (1100, 350, 12, 24),
+}
+# What the call in front, or the one behind, takes in.
+_FOLDED = (
+    keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU,
+    keras.layers.Dropout, keras.layers.InputLayer,
+)  # fmt: skip
 
+# How many layers an error names.
+_NAMED = 3
 # What is limited, in an error.
 _WORDS = {
     "params": "parameters",
@@ -50,6 +66,9 @@ class Constraint:
         if measure == "latency":
             assert budget.table is not None
             self.timing = budget.table.timing(analysis, self.names)
+        self.each = budget.weight_bytes if measure == "bytes" else 1
+        # A measured file tells what there is beside weights; else units have a part.
+        self.of_units = self._of_units() if measure == "bytes" and rest is None else []
         self.full = full or float(self.size(analysis.all_open()))
         if not self.full:
             raise ValueError(
@@ -58,7 +77,6 @@ class Constraint:
                 f"{analysis.graph.model.name!r}, without any {measure}"
             )
         amount = budget.limits[measure]
-        self.each = budget.weight_bytes if measure == "bytes" else 1
         self.rest: float = self._rest(rest)
         if isinstance(amount, float):
             amount *= self.amount(1.0)
@@ -73,9 +91,22 @@ class Constraint:
             return 0
         if of_file is not None:
             return of_file
-        steps = self.analysis.steps
-        calls = sum(step.node.operation is not None for step in steps)
-        return _FRAME_BYTES + _CALL_BYTES * calls
+        operations = [step.node.operation for step in self.analysis.steps]
+        calls = [x for x in operations if x is not None and not isinstance(x, _FOLDED)]
+        frame, call, *_ = _BESIDE[self.budget.quantization]
+        return frame + call * len(calls)
+
+    def _of_units(self) -> list[tuple[Step, float]]:
+        """The calls whose units take bytes of a file by themselves: weights' worth."""
+        found: dict[int, tuple[Step, float]] = {}
+        *_, alone, placed = _BESIDE[self.budget.quantization]
+        for step in self.analysis.steps:
+            weights = getattr(step.node.operation, "weights", ())
+            rank = max((len(weight.shape) for weight in weights), default=0)
+            if rank >= 2:
+                each = (alone if rank == 2 else placed) / self.each
+                found[id(step.node.operation)] = step, each
+        return [pair for pair in found.values() if pair[1]]
 
     def amount(self, share: float) -> float:
         """What a share of the full size is in what the budget limits."""
@@ -91,7 +122,10 @@ class Constraint:
             if not self.names or step.node.name in self.names
         ]
         total = total_size(pairs)
-        return total.macs if self.measure == "macs" else total.params
+        if self.measure == "macs":
+            return total.macs
+        units = [each * count(evaluation.keep[s.units]) for s, each in self.of_units]
+        return sum(units, total.params)
 
     def share(self, openness: Sequence[Any]) -> Any:
         """The share of the full size that this openness of the gates leaves."""
@@ -175,15 +209,35 @@ class Constraints:
             if floor <= one.limit:
                 continue
             barriers = ", ".join(_barriers(one, least))
+            frozen = (
+                ""
+                if all(g.trainable for g in self.gates)
+                else ", frozen ones as they are"
+            )
             least_amount = one.amount(floor)
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
                 f"{self.model.name!r}. With {units} of its units left in each gated "
-                f"layer, {round(least_amount):,} {_WORDS[one.measure]} "
-                f"({least_amount / one.amount(1.0):.1%}) stay. Barriers: "
-                f"{barriers or 'none: what has no gates stays'}. "
+                f"layer{frozen}, {round(least_amount):,} {_WORDS[one.measure]} "
+                f"({least_amount / one.amount(1.0):.1%}) stay{_most(one, least)}. "
+                f"Barriers: {barriers or 'none: what has no gates stays'}. "
                 f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
             )
+
+
+def _most(one: Constraint, least: list[np.ndarray]) -> str:
+    """The layers that most of what stays is in, in words."""
+    if one.timing is not None:
+        return ""
+    evaluation = one.analysis.evaluate(least)
+    sizes = {
+        step.node.name: float(size.macs if one.measure == "macs" else size.params)
+        for step, size in zip(one.analysis.steps, evaluation.sizes, strict=True)
+        if not one.names or step.node.name in one.names
+    }
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:_NAMED]
+    named = [f"{name!r} {round(one.each * sizes[name]):,}" for name in largest]
+    return f" (most in {', '.join(named)})" if named else ""
 
 
 def _barriers(one: Constraint, least: list[np.ndarray]) -> Iterator[str]:

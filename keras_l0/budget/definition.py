@@ -83,15 +83,7 @@ class Budget:
             )
         require_one_of("quantization", self.quantization, WEIGHT_BYTES)
         self._check_table()
-        names = (self.layers,) if isinstance(self.layers, str) else self.layers
-        if not isinstance(names, Iterable) or not all(
-            isinstance(name, str) for name in names
-        ):
-            raise TypeError(
-                "`layers` must be names of layers, strings. "
-                f"Received: layers={self.layers!r}"
-            )
-        object.__setattr__(self, "layers", tuple(names))
+        self._check_layers()
         if self.layers and self.bytes is not None:
             raise ValueError(
                 "`bytes` must be None where `layers` are chosen: it limits a whole "
@@ -103,6 +95,24 @@ class Budget:
             steps = "None, or a number of training steps, an integer"
             check_field(self, "ramp_steps", require_integer, 0, steps)
         check_field(self, "min_units", require_integer, 0)
+
+    def _check_layers(self) -> None:
+        names: Any = self.layers
+        if isinstance(names, str):
+            names = (names,)
+        elif isinstance(names, Iterable):
+            names = tuple(names)
+        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
+            raise TypeError(
+                "`layers` must be names of layers, strings. "
+                f"Received: layers={self.layers!r}"
+            )
+        if not names and self.layers != ():
+            raise ValueError(
+                "`layers` must name at least one layer; without it, a budget is for "
+                f"the whole model. Received: layers={self.layers!r}, which names none"
+            )
+        object.__setattr__(self, "layers", names)
 
     def _check_table(self) -> None:
         if self.table is not None and not isinstance(self.table, LatencyTable):

@@ -64,6 +64,21 @@ def fitting(
             return stripped
 
 
+def inputs_of(budgets: Sequence[Budget]) -> str:
+    """What budgets say of the inputs of the stripped model that they limit.
+
+    Raises:
+        ValueError: If they do not agree.
+    """
+    modes = {budget.inputs for budget in budgets}
+    if len(modes) > 1:
+        raise ValueError(
+            "`inputs` must be given where budgets differ in theirs. "
+            f"Received: inputs=None with budgets for {', '.join(sorted(modes))}"
+        )
+    return modes.pop()
+
+
 def closed(
     model: keras.Model,
     budgets: Sequence[Budget],

@@ -14,13 +14,19 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from keras_l0.analysis.copying import assign_weights, carry_vocabularies, weights_of
+from keras_l0.analysis.copying import (
+    assign_weights,
+    carry_vocabularies,
+    warn_of_lost_steps,
+    weights_of,
+)
 from keras_l0.analysis.graph import deep_recursion, require_graph
 from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
+from keras_l0.optimizers import exclude_from_weight_decay, innermost
 
 # Steps of the ramp where neither the budgets nor `fit` say how many.
 _RAMP_STEPS = 2000
@@ -94,6 +100,8 @@ class BudgetedModel(Functional):
         if not marks:
             return
         self._constraints = Constraints(self, self.budgets)
+        # Calls of this model that are under way; whether gates ran outside of one.
+        self._running, self._warned = 0, False
 
         def state(weight: str, size: int) -> Any:
             return self.add_weight(
@@ -155,7 +163,35 @@ class BudgetedModel(Functional):
             and any(gate.trainable for gate in self._constraints.gates)
         ):
             self._update()
-        return super().call(inputs, training=training, mask=mask)
+        # A number: replicas take turns in here.
+        self._running += 1
+        try:
+            return super().call(inputs, training=training, mask=mask)
+        finally:
+            self._running -= 1
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.compile`; weight decay, if there is any, spares the gates.
+
+        An optimizer that has been told already what not to decay keeps to that.
+        """
+        super().compile(*args, **kwargs)
+        optimizer = getattr(self, "optimizer", None)
+        if not self.budgets or optimizer is None:
+            return
+        inner = innermost(optimizer)
+        told = hasattr(inner, "_exclude_from_weight_decay")
+        if getattr(inner, "weight_decay", None) and not inner.built and not told:
+            exclude_from_weight_decay(optimizer)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as it was when it was saved.
+
+        Keras does not, where a class has a `compile` of its own.
+        """
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def _update(self) -> None:
         """Moves multipliers and prices by one training step."""
@@ -219,6 +255,16 @@ class BudgetedModel(Functional):
             callbacks.callbacks.remove(course)
 
     def _are_settled(self) -> Any:
+        """Whether gates have their test-time values; they ask in each training call."""
+        if not self._running and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Gates under the budget of {self.name!r} are trained in another model "
+                "of the same layers, where no budget acts on them. Train the "
+                "`BudgetedModel`, put it as a whole into the other one, or derive a "
+                "class from `keras_l0.BudgetedModel`.",
+                stacklevel=2,
+            )
         return ops.convert_to_tensor(self._settled)[0] > 0
 
     @property
@@ -369,6 +415,7 @@ def with_budget(model: keras.Model, budget: Budget | Sequence[Budget]) -> keras.
     require_graph(model)
     budgets = as_budgets(budget)
     require_within_reach(model, budgets)
+    warn_of_lost_steps(model, under_budget=True)
     return put_under(budgets, copy_of(model))
 
 
@@ -413,6 +460,7 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
         budgets: What it has to fit.
     """
     gates = require_gates(model)
+    require_finite_gates(model)
     for gate in gates:
         if gate.regularizer.l0:
             raise ValueError(

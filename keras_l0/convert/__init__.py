@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
+from keras_l0.analysis.copying import warn_of_lost_steps
 from keras_l0.arguments import require_seed
 from keras_l0.budget import Budget, as_budgets
 from keras_l0.budget.model import put_under, require_within_reach
@@ -14,9 +15,6 @@ from keras_l0.convert.conversion import Conversion
 from keras_l0.convert.plan import GatePlan
 from keras_l0.convert.selection import Selector, Strength
 from keras_l0.layers import GateOptions
-
-# What a user's class may do in its own way.
-_STEPS = ("train_step", "test_step", "compute_loss", "compute_loss_and_updates")
 
 __all__ = ["GatePlan", "add_gates", "plan_gates"]
 
@@ -136,23 +134,10 @@ def add_gates(
             f"`keras_l0.plan_gates` says why.",
             stacklevel=2,
         )
-    if lost := [name for name in _STEPS if _own(model, name)]:
-        warnings.warn(
-            f"Model {model.name!r} ({type(model).__name__}) trains by {lost[0]!r} of "
-            "its own, and the gated model does not: it is a functional one. Make it "
-            "yours again with `type(model)(gated.inputs, gated.outputs)`, or train it "
-            "in a loop of your own.",
-            stacklevel=2,
-        )
+    warn_of_lost_steps(model, under_budget=budget is not None)
     gated = conversion.build(seed)
     if budget is None:
         return gated
     budgets = as_budgets(budget)
     require_within_reach(gated, budgets)
     return put_under(budgets, gated)
-
-
-def _own(model: keras.Model, name: str) -> bool:
-    """Whether a model's class has a method of this name that is not Keras'."""
-    method = getattr(type(model), name, None)
-    return method is not None and not method.__module__.startswith("keras.")

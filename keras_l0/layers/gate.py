@@ -149,7 +149,8 @@ class L0Gate(keras.layers.Layer):
 
         Raises:
             TypeError: If the values are not numbers.
-            ValueError: If the gate is not built, the shapes differ, or one is NaN.
+            ValueError: If the gate is not built, the shapes differ, or one is NaN or
+                infinite.
         """
         self._require_built()
         array = real_numbers(values)
@@ -163,9 +164,10 @@ class L0Gate(keras.layers.Layer):
                 f"`values` for gate {self.name!r} must be one number or have shape "
                 f"{tuple(self.raw.shape)}. Received: shape {values.shape}"
             )
-        if np.isnan(values).any():
+        if not np.isfinite(values).all():
             raise ValueError(
-                f"`values` for gate {self.name!r} must be numbers. Received: NaN"
+                f"`values` for gate {self.name!r} must be finite numbers. "
+                "Received: NaN or infinite ones"
             )
         values = np.broadcast_to(values, self.raw.shape)
         self.raw.assign(values / self.options.learning_rate_multiplier)

@@ -110,6 +110,8 @@ class GateOptions:
             raise TypeError(
                 f"`clamp` must be a pair of numbers, bounds of log_alpha. {received}"
             )
+        if not np.isfinite(values).all():
+            raise ValueError(f"`clamp` must be two finite numbers. {received}")
         low, high = values.tolist()
         start = self.distribution.log_alpha(self.open_probability)
         closed, half = self.location(0.0), self.location(0.5)

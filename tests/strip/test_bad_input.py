@@ -88,6 +88,8 @@ def test_a_layer_is_not_a_model(function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("wrong", ["bogus", None, 3, True, ["keep"]])
 def test_unknown_input_mode(wrong, function):
+    if wrong is None and function is keras_l0.strip:
+        return  # What a budget says, or "keep".
     with pytest.raises(
         ValueError, match="`inputs` must be one of 'keep', 'gather'"
     ) as e:
