@@ -39,9 +39,7 @@ DIGITS = 1437
 BATCH_SIZES = {"wrn-16-4": 32}
 # Its gates waver under a budget: what is closed at test time goes, however often it is
 # open in training.
-COMPACTIONS = {
-    "wrn-16-4": keras_l0.Compaction(max_open=0.32, min_saving=0.25, times=4)
-}
+COMPACTIONS = {"wrn-16-4": keras_l0.Compaction(max_open=0.32, min_saving=0.25, times=4)}
 BUDGET = keras_l0.Budget(macs=0.25)
 
 

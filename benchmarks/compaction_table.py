@@ -10,12 +10,13 @@ PREFACE = """# Training that gets faster while it prunes
 Written by `python benchmarks/compaction.py`; versions and each epoch's times are in
 the JSON file beside this one. One thread; MNIST, and for WRN-16-4 scikit-learn's
 digits. LeNet-300-100 and LeNet-5-Caffe are trained with the strengths of `mnist.py`,
-the residual networks under a budget of 25 % of their MACs. "faster" divides the time of `model.fit` by that of `keras_l0.fit_compacting`,
-of the whole training, tracing and compaction included, over all seeds. The machine did
-other work meanwhile, so that wall-clock times wander; CPU times hardly do. In longer
-runs the last epoch counts for more. Sizes and errors are those of the stripped network
-(`"keep"`) on the test images after the last epoch. Gates draw other numbers once there
-are fewer of them, so that two runs from one seed end near each other, not at the same
+the residual networks under a budget of 25 % of their MACs. "faster" divides the time of
+`model.fit` by that of `keras_l0.fit_compacting`, of the whole training, tracing and
+compaction included, over all seeds. The machine did other work meanwhile, so that
+wall-clock times wander; CPU times hardly do. In longer runs the last epoch counts for
+more. Sizes and errors are those of the stripped network (`"keep"`) on the test images
+after the last epoch. Gates draw other numbers once there are fewer of them, so that two
+runs from one seed end near each other, not at the same
 weights."""
 
 HEADER = (
