@@ -125,7 +125,7 @@ def test_options_are_saved(tmp_path):
         ({"clamp": "ab"}, TypeError, "`clamp` must be a pair"),
         ({"clamp": (-2.0, 5.0)}, ValueError, r"room to close, at .*-2.398.*\(-2.0, 5"),
         ({"clamp": (-5.0, 2.0)}, ValueError, "to start, at 2.997"),
-        ({"clamp": (float("nan"), 5.0)}, ValueError, "`clamp` must leave"),
+        ({"clamp": (float("nan"), 5.0)}, ValueError, "`clamp` must be two finite"),
         ({"min_units": -1}, ValueError, "`min_units` must be .*min_units=-1"),
         ({"min_units": 1.5}, TypeError, "`min_units` must be .*min_units=1.5"),
     ],
