@@ -139,9 +139,9 @@ def _batches(model: keras.Model, data: Any, batch_size: int) -> Iterator[Any]:
             )
         return _parts(data, lengths[0], batch_size)
     batches = data() if callable(data) else data
-    # A `PyDataset` has no iterator of its own.
-    known = isinstance(batches, Iterable) or hasattr(batches, "__getitem__")
-    if isinstance(batches, (str, list)) or not known:
+    if isinstance(batches, keras.utils.PyDataset):
+        batches = (batches[number] for number in range(len(batches)))
+    if isinstance(batches, (str, list)) or not isinstance(batches, Iterable):
         raise TypeError(
             "`data` must be arrays, or batches: a dataset, a generator, or a function "
             f"that returns one. Received: {data!r} of type {type(data).__name__}"

@@ -148,7 +148,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
                 shape = chosen.get(id(gate)) or _image_shape(self.model, gate)
                 if shape:
                     image = keras.ops.convert_to_numpy(gate.prob_open)
-                    image = image.reshape(1, shape[0], -1, 1)
+                    colors = shape[-1] if len(shape) == 3 else 0
+                    last = colors if colors in (1, 3) else 1
+                    image = image.reshape(1, shape[0], -1, last)
                     self.summary.image(f"gates/{name}/image", image, step=epoch)
 
 
@@ -156,7 +158,11 @@ def _image_shape(model: keras.Model, gate: L0Gate) -> tuple[int, ...] | None:
     """The shape of the features that a gate is on, if they make a picture."""
     if len(gate.raw.shape) > 1:
         return tuple(gate.raw.shape)
-    for tensor in model.inputs:
+    on_inputs = (
+        isinstance(_layer_of(model, gate), L0Gate)
+        or getattr(_layer_of(model, gate), "granularity", "units") == "inputs"
+    )
+    for tensor in model.inputs if on_inputs else ():
         shape = tensor.shape[1:]
         if None in shape or math.prod(shape) != gate.count:
             continue
@@ -166,3 +172,8 @@ def _image_shape(model: keras.Model, gate: L0Gate) -> tuple[int, ...] | None:
         if side * side == gate.count > 1:
             return side, side
     return None
+
+
+def _layer_of(model: keras.Model, gate: L0Gate) -> Any:
+    """The layer that holds a gate, or the gate if it is one by itself."""
+    return next((x for x in model.layers if gate in find_gates(x)), None)

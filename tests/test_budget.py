@@ -209,7 +209,7 @@ def test_estimates_of_bytes_are_near_the_file(widths, quantization, tmp_path):
             model, tmp_path / "x.tflite", quantization, x, max_error=9.0
         )
         estimate = one.amount(one.share(one.analysis.test_open()))
-        assert estimate == pytest.approx(file.bytes, rel=0.2, abs=500)
+        assert estimate == pytest.approx(file.bytes, rel=0.2, abs=600)
 
 
 def test_more_units_than_there_are_hold_everything():
@@ -259,8 +259,8 @@ def test_a_copy_with_the_same_names_and_weights(build):
         np.testing.assert_array_equal(old, new)
     names = [layer.name for layer in model.layers]
     assert [layer.name for layer in copy.layers][-len(names) :] == names
-    # A multiplier, two numbers of the ramp, and whether gates are settled.
-    assert copy.count_params() - model.count_params() == 4 + sum(
+    # A multiplier, two numbers of the ramp; of each gate its price and its side.
+    assert copy.count_params() - model.count_params() == 3 + 2 * sum(
         gate.count for gate in keras_l0.gates(model)
     )
     assert copy.name == model.name
@@ -431,6 +431,50 @@ def test_the_last_epochs_open_nothing(seed):
     model = with_budget(network(), Budget(params=0.5))
     train(model, epochs=12, optimizer=keras.optimizers.Adam(1e-3))
     assert density(model) <= 0.5
+
+
+@pytest.mark.parametrize("batch_size, epochs", [(128, 10), (256, 20)])
+def test_what_is_settled_stays(batch_size, epochs):
+    # Multipliers and the moments of Adam are still large when gates are settled.
+    model = with_budget(network(), Budget(params=0.4))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    shares = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shares.append(density(model))
+    )
+    x, y = data()
+    model.fit(x, y, batch_size, epochs, verbose=0, callbacks=[noted])
+    settled = shares[-1 - epochs // 4 :]
+    assert len(set(settled)) == 1 and 0.38 < settled[0] <= 0.4
+
+
+def test_averages_that_come_back_while_it_trains_open_nothing():
+    model = with_budget(network(), Budget(params=0.3))
+    optimizer = keras.optimizers.Adam(
+        0.01, use_ema=True, ema_momentum=0.999, ema_overwrite_frequency=4
+    )
+    model.compile(optimizer, "mse")
+    shares = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shares.append(density(model))
+    )
+    model.fit(*data(), batch_size=64, epochs=8, verbose=0, callbacks=[noted])
+    assert max(shares[-2:]) <= 0.3 and density(model) <= 0.3
+
+
+def test_a_training_that_goes_on_after_its_end_draws_again():
+    model = slow("deterministic")
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha(-1.0)
+    fit = functools.partial(model.fit, *data(128), batch_size=64, verbose=0)
+    drawn = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: drawn.append(draws(model))
+    )
+    fit(epochs=2, callbacks=[noted])
+    assert not model.settled and draws(model)
+    fit(epochs=14, initial_epoch=2, callbacks=[noted])
+    assert drawn[2:] == 8 * [True] + 4 * [False]
 
 
 @ESTIMATORS
@@ -610,8 +654,9 @@ def test_fit_says_how_long_the_ramp_is():
     assert model.ramp == (0, 0)
     train(model, epochs=4)
     assert model.ramp == (32, 16)
+    # It is small enough already: the limit stays where it is.
     train(model, epochs=10)
-    assert model.ramp == (112, 16)
+    assert model.ramp == (40 + 80, 40)
     model = with_budget(network(), Budget(params=0.5, ramp_steps=5))
     train(model, epochs=1)
     assert model.ramp == (8, 5)
@@ -625,7 +670,7 @@ def test_a_fit_that_starts_too_large_starts_the_ramp_anew():
     assert model.ramp == (96, 48) and density(model) == pytest.approx(0.3, abs=0.02)
     assert max(history["loss"][6:]) < 1.5 * history["loss"][0]
     train(model, epochs=4)
-    assert model.ramp == (128, 48)
+    assert model.ramp == (16 + 32, 16)
     # Half of the way down already: the limit goes on from there.
     for gate in keras_l0.gates(model):
         gate.assign_log_alpha([9.0] * 26 + [-9.0] * 14)
@@ -662,15 +707,63 @@ def test_a_list_of_callbacks_that_is_made_already_stays_as_it_is():
     for _ in range(2):
         model.fit(*data(128), batch_size=64, epochs=4, verbose=0, callbacks=once)
     assert [type(one).__name__ for one in once.callbacks] == ["History"]
-    assert model.ramp == (16, 4)
+    assert model.ramp == (4 + 8, 4)
+
+
+def test_a_ramp_of_so_many_steps_goes_on_through_short_fits():
+    model = with_budget(network(), Budget(params=0.4, ramp_steps=120))
+    steps = []
+    for _ in range(30):
+        model.compile(keras.optimizers.Adam(0.01), "mse") if not steps else None
+        model.fit(*data(), batch_size=64, epochs=1, verbose=0)
+        steps.append(model.ramp[0])
+    assert steps[:15] == list(range(8, 128, 8)) and density(model) < 0.5
+
+
+def test_what_is_small_enough_in_the_middle_of_a_ramp_stays_small():
+    model = with_budget(network(), Budget(params=0.5))
+    model._set_ramp(0.0, 400)
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([9.0] * 24 + [-9.0] * 16)
+    before = density(model)
+    shares = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shares.append(density(model))
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(*data(), batch_size=64, epochs=8, verbose=0, callbacks=[noted])
+    # As for a training that has come down to the limit.
+    assert before < 0.5 and max(shares[:4]) < 0.6 and shares[-1] <= 0.5
+    assert model.ramp == (32 + 64, 32)
+
+
+def batches(count=8):
+    x, y = data()
+    for start in range(0, 64 * count, 64):
+        yield x[start : start + 64], y[start : start + 64]
+
+
+@pytest.mark.tensorflow
+def test_of_batches_without_a_number_each_fit_finds_out_anew():
+    import tensorflow as tf
+
+    def unknown():
+        types = tf.TensorSpec((None, 10)), tf.TensorSpec((None, 2))
+        return tf.data.Dataset.from_generator(batches, output_signature=types)
+
+    model = with_budget(network(), Budget(params=0.3))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(unknown(), epochs=1, verbose=0)
+    assert model.ramp[1] == 4
+    model.fit(unknown(), epochs=16, verbose=0)
+    assert 64 <= model.ramp[1] <= 72 < model.ramp[0] and density(model) <= 0.3
+    model = with_budget(network(), Budget(params=0.3))
+    model.compile(keras.optimizers.SGD(1e-6), "mse")
+    model.fit(unknown(), epochs=2, verbose=0)
+    assert density(model) <= 0.3
 
 
 def test_a_generator_says_it_after_an_epoch():
-    def batches():
-        x, y = data()
-        for start in range(0, 512, 64):
-            yield x[start : start + 64], y[start : start + 64]
-
     class Batches(keras.utils.PyDataset):
         @property
         def num_batches(self):
@@ -853,3 +946,27 @@ def test_weight_decay_spares_the_gates(tmp_path):
         for gate in keras_l0.gates(one):
             found = keras.ops.convert_to_numpy(gate.log_alpha)
             np.testing.assert_allclose(found, 9.0, atol=1e-4)
+
+
+def test_a_class_with_a_compile_of_its_own_can_be_loaded(tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Own(keras_l0.BudgetedModel):
+        def compile(self, optimizer, loss, alpha=0.5):
+            super().compile(optimizer, loss)
+
+    budgeted = with_budget(network(), Budget(params=0.5))
+    model = Own(budgeted.inputs, budgeted.outputs)
+    model.compile("adam", "mse", alpha=0.1)
+    model.save(tmp_path / "own.keras")
+    with pytest.warns(UserWarning, match="`compile\\(\\)` was not called"):
+        loaded = keras.models.load_model(tmp_path / "own.keras")
+    assert type(loaded) is Own and loaded.budgets == budgeted.budgets
+
+
+def test_gates_by_themselves_take_no_bytes():
+    stack = [keras.Input((6, 6, 2)), L0Gate(axis=(1, 2)), L0Conv2D(4, 3)]
+    model = keras.Sequential([*stack, keras.layers.Flatten(), keras.layers.Dense(2)])
+    budget = Budget(bytes=50_000, quantization="int8")
+    (one,) = Constraints(model, [budget]).each
+    params = 4 * 19 + 2 * (4 * 4 * 4 + 1)
+    assert one.full == params + 24 * 4 + 12 * 2

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_l0
 from keras_l0 import Budget, add_gates, strip, with_budget
+from keras_l0.budget.closing import to_open
 from keras_l0.layers import L0Dense
 
 
@@ -122,6 +123,75 @@ def test_a_limit_that_is_kept_closes_nothing():
         for b in (budgets[0], budgets[1], budgets)
     ]
     assert units == [[36, 40], [40, 20], [36, 20]]
+
+
+def test_a_gate_that_is_alone_goes_by_what_it_is_worth():
+    x = keras.Input((64,))
+    h = L0Dense(64, activation="relu")(x)
+    h = keras_l0.layers.L0Gate()(layers.Dense(1)(h))
+    y = layers.Concatenate()([layers.Dense(32)(x), h])
+    model = keras.Model(x, layers.Dense(2)(y))
+    units, branch = keras_l0.gates(model)
+    units.assign_log_alpha(6.0)
+    branch.assign_log_alpha(-2.0)
+    small = strip(model, budget=Budget(params=0.5))
+    # The whole branch goes, not half of its units.
+    assert [x.units for x in small.layers if isinstance(x, layers.Dense)] == [32, 2]
+
+
+def test_a_limit_that_is_full_leaves_room_to_others():
+    x = keras.Input((10,))
+    both = [L0Dense(40, activation="relu", name=name)(x) for name in ("a", "b")]
+    model = keras.Model(x, layers.Dense(2)(layers.Concatenate()(both)))
+    budgets = [Budget(params=0.8), Budget(params=0.5, layers="a")]
+    model = with_budget(model, budgets)
+    for gate, low in zip(keras_l0.gates(model), (-2.5, -3.0), strict=True):
+        gate.assign_log_alpha([9.0] * 20 + [low] * 20)
+    opened = [z.sum() for z in to_open(model, budgets)]
+    assert opened == [0, 20]
+
+
+def test_closing_does_not_see_what_has_left(tmp_path):
+    model = network()
+    first, second = keras_l0.gates(model)
+    first.assign_log_alpha([3.0] * 10 + [-20.0] * 30)
+    second.assign_log_alpha(4.0)
+    model = with_budget(model, Budget(params=0.15))
+    small = keras_l0.compact(model)
+    assert small.count_params() < model.count_params()
+    kept = [
+        [x.units for x in strip(m, budget=Budget(params=0.15)).layers[1:]]
+        for m in (model, small)
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.tensorflow
+def test_shares_of_a_file_are_shares_of_the_whole_one():
+    model = network()
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([9.0] * 27 + [-20.0] * 13)
+    budget = Budget(bytes=0.5)
+    model = with_budget(model, budget)
+    sizes = [
+        strip(m, budget=budget).count_params() for m in (model, keras_l0.compact(model))
+    ]
+    # Of what it was, only an estimate is left.
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_another_table_is_another_measure():
+    plain = network()
+    times = [
+        keras_l0.LatencyTable.of(plain, lambda shape, i, o, k=k: k * i * o, overhead=1)
+        for k in (1.0, 10.0)
+    ]
+    model = with_budget(plain, Budget(latency=0.5, table=times[0]))
+    for gate in keras_l0.gates(model):
+        gate.assign_log_alpha([9.0] * 27 + [-20.0] * 13)
+    small = keras_l0.compact(model)
+    fitted = strip(small, budget=Budget(latency=0.9, table=times[1]))
+    assert fitted.count_params() > 0.6 * small.count_params() * 0.9
 
 
 def test_inputs_are_those_of_the_budget():

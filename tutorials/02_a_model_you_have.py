@@ -262,7 +262,8 @@ print(f"after calibrate:  {accuracy(gated, x_test, y_test):.1%}")
 #
 # For its last quarter `fit` closed what was still over the limit.
 # `strip(model, budget=...)` holds it in any case: if the model is above, it closes the
-# gates that are least likely to be open. What comes back is an ordinary Keras model.
+# gates that are worth least for what they save. What comes back is an ordinary Keras
+# model.
 
 # %%
 small = keras_l0.strip(gated, budget=budget)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_l0.budget.constraints import Constraints
+from keras_l0.budget.constraints import Constraint, Constraints
 from keras_l0.budget.definition import Budget
 from keras_l0.layers import L0Gate, find_gates
+from keras_l0.layers.options import CLOSED
 
-# Where a gate is put to close it: P(z != 0) is 1e-8.
-CLOSED = -20.0
 # How much of a size is too much by rounding.
 _ROUNDING = 1e-9
 # A gate that training has open less often is closed for good.
 _ALIVE = 0.05
 # A gate that saves less than this share of what another one does saves nothing.
 _NOTHING = 1e-4
+# How often to go on behind a gate that there is no room for.
+_ROUNDS = 8
 
 
 def to_close(
@@ -50,30 +51,26 @@ def to_close(
     left, worth = before.copy(), None
     for number, one in enumerate(exact.each):
 
-        def fits(shut: np.ndarray, one: Any = one) -> bool:
+        def over(shut: np.ndarray, one: Any = one) -> bool:
             still = left.copy()
             still[shut] = 0.0
-            return one.share(np.split(still, ends)) <= one.limit * (1 + _ROUNDING)
+            return not _fits(one, np.split(still, ends))
 
-        if fits(np.zeros(0, int)):
+        if not over(np.zeros(0, int)):
             continue
         if worth is None:
             # Without options: what they round up by is not differentiable.
-            worth = _Worth(Constraints(model, budgets, rest), budgets, openness)
+            worth = _Worth(Constraints(model, budgets, rest), openness)
         order = worth.cheapest_first(number)
         order = order[left[order] > 0]
-        if not fits(order):
+        if over(order):
             exact.require_reachable()
             raise ValueError(
                 f"`budget` must be within reach of the gates of {model.name!r}. "
                 f"Received: {list(budgets)}, which it exceeds with every gate closed "
                 "that may be"
             )
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(order[:middle]) else (middle + 1, high)
-        left[order[:low]] = 0.0
+        left[order[: _longest(order, over) + 1]] = 0.0
     return np.split(left < before, ends)
 
 
@@ -92,27 +89,42 @@ def to_open(model: keras.Model, budgets: Sequence[Budget]) -> list[np.ndarray]:
     before = np.concatenate(openness)
     left = before.copy()
 
-    def fits(added: np.ndarray) -> bool:
+    def fit(added: np.ndarray) -> bool:
         more = left.copy()
         more[added] = 1.0
-        parts = np.split(more, ends)
-        return all(
-            one.share(parts) <= one.limit * (1 + _ROUNDING) for one in constraints.each
-        )
+        return all(_fits(one, np.split(more, ends)) for one in constraints.each)
 
-    worth = None
-    for number, one in enumerate(constraints.each):
-        if one.share(np.split(left, ends)) >= one.limit - constraints.slack[number]:
-            continue
-        worth = worth or _Worth(constraints, budgets, openness)
-        order = worth.dearest_first(number)
-        order = order[left[order] == 0]
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if fits(order[:middle]) else (low, middle - 1)
-        left[order[:low]] = 1.0
+    room = [
+        one.share(openness) < one.limit - slack
+        for one, slack in zip(constraints.each, constraints.slack, strict=True)
+    ]
+    if not any(room):
+        return np.split(left > before, ends)
+    worth = _Worth(constraints, openness)
+    full = np.zeros(len(left), bool)
+    for number, free in enumerate(room):
+        full |= worth.saves(number) & (not free)
+    for number, free in enumerate(room):
+        order = worth.dearest_first(number) if free else np.zeros(0, int)
+        order = order[(left[order] == 0) & ~full[order]]
+        for _ in range(_ROUNDS):
+            count = _longest(order, fit)
+            left[order[:count]] = 1.0
+            order = order[count + 1 :]
     return np.split(left > before, ends)
+
+
+def _fits(one: Constraint, openness: Sequence[np.ndarray]) -> bool:
+    return one.share(openness) <= one.limit * (1 + _ROUNDING)
+
+
+def _longest(order: np.ndarray, holds: Callable[[np.ndarray], bool]) -> int:
+    """How many of the first numbers there may be, such that something holds."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(order[:middle]) else (low, middle - 1)
+    return low
 
 
 class _Worth:
@@ -126,62 +138,62 @@ class _Worth:
 
     Args:
         constraints: The limits.
-        budgets: What they are of.
         openness: Of the gates at test time.
     """
 
     def __init__(
-        self,
-        constraints: Constraints,
-        budgets: Sequence[Budget],
-        openness: Sequence[np.ndarray],
+        self, constraints: Constraints, openness: Sequence[np.ndarray]
     ) -> None:
         self.constraints, self.openness = constraints, openness
-        least = max(budget.min_units for budget in budgets)
+        least = constraints.min_units
         worth, held, last, wavers = [], [], [], []
         for gate in constraints.gates:
-            log_alpha = keras.ops.convert_to_numpy(gate.log_alpha).ravel()
-            order = np.argsort(log_alpha, kind="stable")
-            left = np.zeros(gate.count)
-            left[order] = np.arange(gate.count, 0, -1) / gate.count
-            odds = (
-                log_alpha.astype("float64") + gate.options.distribution.log_odds_shift
-            )
-            worth.append(odds.round(4) - np.log(left))
-            stay = max(gate.options.held(gate.count), min(least, gate.count - 1))
-            fixed = left <= (stay + 0.5) / gate.count
-            held.append(fixed if gate.trainable else np.ones(gate.count, bool))
-            last.append(left <= 1.5 / gate.count)
+            odds = keras.ops.convert_to_numpy(gate.log_alpha).ravel().astype("float64")
+            odds += gate.options.distribution.log_odds_shift
             alive = odds > np.log(_ALIVE / (1 - _ALIVE))
+            order = np.argsort(odds, kind="stable")
+            # How many are left once it is closed, and those that are less likely.
+            rest = np.empty(gate.count)
+            rest[order] = np.arange(gate.count, 0, -1)
+            share = np.minimum(1.0, rest / max(1, alive.sum()))
+            worth.append(odds.round(4) - np.log(share))
+            stay = max(gate.options.held(gate.count), min(least, gate.count - 1))
+            held.append((rest <= stay) | (not gate.trainable))
+            last.append((rest == 1) & (gate.count > 1))
             alone = gate.options.estimator != "size_matched" and gate.trainable
             wavers.append(alive & alone)
         self.worth, self.held, self.last, self.wavers = map(
             np.concatenate, (worth, held, last, wavers)
         )
+        self._saved: dict[int, np.ndarray] = {}
 
-    def _of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """What each gate is worth for one limit, and whether it saves anything."""
-        weights = np.eye(len(self.constraints.each))[number]
-        prices = self.constraints.program.gradient(self.openness, weights)
-        saved = np.concatenate([np.ravel(price) for price in prices])
-        saved = saved / max(saved.max(), 1e-30)
-        return (
-            self.worth - np.log(np.maximum(saved, _NOTHING)) / 2,
-            saved > _NOTHING,
-        )
+    def saved(self, number: int) -> np.ndarray:
+        """What each gate saves of a size, as a share of what the dearest does."""
+        if number not in self._saved:
+            weights = np.eye(len(self.constraints.each))[number]
+            prices = self.constraints.program.gradient(self.openness, weights)
+            found = np.concatenate([np.ravel(price) for price in prices])
+            self._saved[number] = found / max(found.max(), 1e-30)
+        return self._saved[number]
+
+    def saves(self, number: int) -> np.ndarray:
+        """Which gates save anything of a size by themselves."""
+        return self.saved(number) > _NOTHING
+
+    def of(self, number: int) -> np.ndarray:
+        """What each gate is worth where a size is limited."""
+        return self.worth - np.log(np.maximum(self.saved(number), _NOTHING)) / 2
 
     def cheapest_first(self, number: int) -> np.ndarray:
         """Numbers of the gates that may be closed to keep a limit, in order."""
-        worth, saves = self._of(number)
         # What saves nothing by itself comes later, the last of a group at the end.
-        order = np.lexsort([worth, ~saves, self.last])
+        order = np.lexsort([self.of(number), ~self.saves(number), self.last])
         return order[~self.held[order]]
 
     def dearest_first(self, number: int) -> np.ndarray:
         """Numbers of the gates to open where there is room under a limit, in order."""
-        worth, saves = self._of(number)
-        order = np.argsort(-worth, kind="stable")
-        return order[(saves & self.wavers)[order]]
+        order = np.argsort(-self.of(number), kind="stable")
+        return order[(self.saves(number) & self.wavers)[order]]
 
 
 def close_to_fit(model: keras.Model, budgets: Sequence[Budget]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from keras_l0.analysis.program import Program
 from keras_l0.analysis.symbols import Tape
 from keras_l0.analysis.timing import Timing
 from keras_l0.budget.definition import Budget, SetByBudget
+from keras_l0.layers.gate import VARIABLE
 
 # Bytes of a TFLite file beside its weights, by quantization: the frame, each call with
 # its tensors, and each unit of a layer of units and of one with positions: scales, and
@@ -69,6 +71,8 @@ class Constraint:
         self.each = budget.weight_bytes if measure == "bytes" else 1
         # A measured file tells what there is beside weights; else units have a part.
         self.of_units = self._of_units() if measure == "bytes" and rest is None else []
+        # Whether the model has lost units since: not all of the full size is there.
+        self.was_wider = full is not None
         self.full = full or float(self.size(analysis.all_open()))
         if not self.full:
             raise ValueError(
@@ -102,7 +106,8 @@ class Constraint:
         *_, alone, placed = _BESIDE[self.budget.quantization]
         for step in self.analysis.steps:
             weights = getattr(step.node.operation, "weights", ())
-            rank = max((len(weight.shape) for weight in weights), default=0)
+            kernels = [len(w.shape) for w in weights if w.name != VARIABLE]
+            rank = max(kernels, default=0)
             if rank >= 2:
                 each = (alone if rank == 2 else placed) / self.each
                 found[id(step.node.operation)] = step, each
@@ -179,6 +184,11 @@ class Constraints:
         return np.array(self._slacks or [self._slack(k) for k in range(len(self.each))])
 
     @property
+    def min_units(self) -> int:
+        """How many units of each layer stay, by any of the budgets."""
+        return max(one.budget.min_units for one in self.each)
+
+    @property
     def wide(self) -> list[list[float]]:
         """For each limit the full size, and how near is near enough."""
         slack = self.slack.tolist()
@@ -198,7 +208,7 @@ class Constraints:
 
     def require_reachable(self) -> None:
         """Raises if a limit is below what `Budget.min_units` everywhere leaves."""
-        units = max(1, *(one.budget.min_units for one in self.each))
+        units = max(1, self.min_units)
         for one in self.each:
             analysis = one.analysis
             least = [
@@ -257,8 +267,11 @@ def _before(gates: Sequence[Any], budgets: Sequence[Budget]) -> Any:
     mark = next(marks, None)
     if mark is None or mark.wide is None:
         return ()
-    then, now = (
-        [(budget.layers, list(budget.limits)) for budget in some]
-        for some in (mark.budgets, budgets)
-    )
+    then, now = (list(map(_measured, some)) for some in (mark.budgets, budgets))
     return mark.wide if then == now else ()
+
+
+def _measured(budget: Budget) -> Budget:
+    """What a budget measures, whatever it allows of it."""
+    most: dict[str, Any] = dict.fromkeys(budget.limits, 1.0)
+    return dataclasses.replace(budget, **most, ramp_steps=None, min_units=1)

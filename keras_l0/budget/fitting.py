@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_l0.budget.closing import CLOSED, close, to_close
+from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, as_budgets
 from keras_l0.budget.model import copy_of
 from keras_l0.layers import find_gates
@@ -52,8 +53,7 @@ def fitting(
             size, each = _file_bytes(stripped, one.quantization), one.weight_bytes
             limit = one.bytes
             if isinstance(limit, float):
-                full = make(_opened(model))
-                limit = int(limit * _file_bytes(full, one.quantization))
+                limit = int(limit * _full_bytes(model, one, make))
                 budgets[number] = dataclasses.replace(one, bytes=limit)
             if size > limit:
                 over = True
@@ -62,6 +62,18 @@ def fitting(
                 rest[number] = max(beside, (rest[number] or 0) + each)
         if not over:
             return stripped
+
+
+def _full_bytes(
+    model: keras.Model, budget: Budget, make: Callable[[keras.Model], keras.Model]
+) -> float:
+    """The bytes of the file with all gates open."""
+    (constraint,) = (
+        one for one in Constraints(model, [budget]).each if one.measure == "bytes"
+    )
+    if constraint.was_wider:  # Only an estimate is left of what it was.
+        return constraint.amount(1.0)
+    return _file_bytes(make(_opened(model)), budget.quantization)
 
 
 def inputs_of(budgets: Sequence[Budget]) -> str:

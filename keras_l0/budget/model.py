@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import warnings
@@ -28,7 +29,7 @@ from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
 
-# Steps of the ramp where neither the budgets nor `fit` say how many.
+# Steps of the ramp as long as neither the budgets nor `fit` say how many.
 _RAMP_STEPS = 2000
 # What a multiplier gains, at most, over as many steps as the ramp has.
 _GAIN = 100.0
@@ -112,14 +113,16 @@ class BudgetedModel(Functional):
         self._multipliers = state("multipliers", len(self._constraints.each))
         # Steps taken, and steps of the ramp.
         self._progress = state("progress", 2)
-        # Whether gates are settled, 1 or 0.
-        self._settled = state("settled", 1)
-        self._prices = state("prices", sum(gate.count for gate in gates))
+        count = sum(gate.count for gate in gates)
+        # Of settled gates whether they are open, 1, or closed, -1; else 0.
+        self._settled = state("settled", count)
+        self._prices = state("prices", count)
         ends = np.cumsum([gate.count for gate in gates])
         for gate, end in zip(gates, ends, strict=True):
             part = slice(int(end) - gate.count, int(end))
             gate.raw.regularizer = _Share(self._prices, part, gate)
-            gate.settled = self._are_settled
+            gate.settled = functools.partial(self._settled_of, part, gate.raw.shape)
+            gate.on_draw = self._on_draw
 
     @property
     def state(self) -> list[Any]:
@@ -141,7 +144,7 @@ class BudgetedModel(Functional):
     @property
     def settled(self) -> bool:
         """Whether gates have their test-time values in training, too."""
-        return bool(self.budgets and ops.convert_to_numpy(self._settled)[0])
+        return bool(self.budgets) and ops.convert_to_numpy(self._settled).any()
 
     @property
     def latency(self) -> float | None:
@@ -189,6 +192,9 @@ class BudgetedModel(Functional):
 
         Keras does not, where a class has a `compile` of its own.
         """
+        if type(self).compile is not BudgetedModel.compile:
+            super().compile_from_config(config)
+            return
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
@@ -218,6 +224,9 @@ class BudgetedModel(Functional):
         # A multiplier starts anew, at 0, whenever its sign has to change.
         same = before * excess > 0
         multipliers = ops.where(same, before, 0.0) + _GAIN / ramp * excess
+        # Settled gates are not pushed any more.
+        settled = ops.any(ops.convert_to_tensor(self._settled) != 0)
+        multipliers = ops.where(settled, 0.0, multipliers)
         weights = ops.unstack(multipliers, len(self._constraints.each))
         slopes = self._constraints.program.gradient(probable, weights)
         free = max(budget.min_units for budget in self.budgets)
@@ -254,8 +263,23 @@ class BudgetedModel(Functional):
         finally:
             callbacks.callbacks.remove(course)
 
-    def _are_settled(self) -> Any:
-        """Whether gates have their test-time values; they ask in each training call."""
+    def _settled_of(self, part: slice, shape: Any) -> Any:
+        """What `L0Gate.settled` says of the gates of one variable."""
+        return ops.reshape(ops.convert_to_tensor(self._settled)[part], shape)
+
+    def _settle(self) -> None:
+        """From now on gates have their test-time values in training, too."""
+        sides = [
+            np.where(z > 0, 1.0, -1.0)
+            for z in self._constraints.each[0].analysis.test_gates()
+        ]
+        self._settled.assign(np.concatenate(sides))
+
+    def _unsettle(self) -> None:
+        self._settled.assign(np.zeros(self._settled.shape))
+
+    def _on_draw(self) -> None:
+        """Says so, once, if it is not this model that gates are drawn in."""
         if not self._running and not self._warned:
             self._warned = True
             warnings.warn(
@@ -265,7 +289,6 @@ class BudgetedModel(Functional):
                 "class from `keras_l0.BudgetedModel`.",
                 stacklevel=2,
             )
-        return ops.convert_to_tensor(self._settled)[0] > 0
 
     @property
     def _chosen_ramp(self) -> int | None:
@@ -273,26 +296,29 @@ class BudgetedModel(Functional):
         chosen = [b.ramp_steps for b in self.budgets if b.ramp_steps is not None]
         return max(1, *chosen) if chosen else None
 
-    def _set_ramp(self, steps: int) -> None:
-        """Sets the number of steps over which the limit comes down, from step 0."""
-        progress = ops.convert_to_numpy(self._progress)
-        self._progress.assign([progress[0], max(1, steps)])
-
     def _start_ramp(self, steps: int) -> None:
         """Lets the limit come down to the budget, from where the size is now.
 
-        From the full size it takes so many steps. If the model is small enough already,
-        the limit stays at the budget.
+        From the full size it takes so many steps, from that of the budget none.
         """
         limits = np.array([one.limit for one in self._constraints.each])
         sizes = [one.share(one.analysis.test_open()) for one in self._constraints.each]
-        if self.ramp[1] and np.all(sizes <= limits + self._constraints.slack):
-            return
-        # Where on its curve the limit is at the largest size, seen from the budget.
-        above = np.clip((sizes - limits) / np.maximum(1 - limits, 1e-9), 0, 1).max()
-        start = 1 - above ** (1 / 3)
-        self._progress.assign([int(start * max(1, steps)), max(1, steps)])
+        above = (sizes - limits) / np.maximum(1 - limits, 1e-9)
+        above[sizes <= limits + self._constraints.slack] = 0.0
+        start = 1 - above.clip(0, 1).max() ** (1 / 3)
+        self._set_ramp(start, steps)
         self._multipliers.assign(np.zeros(len(limits)))
+
+    def _set_ramp(self, done: float, steps: int, beside: int = 0) -> None:
+        """Sets the place on the ramp.
+
+        Args:
+            done: The share of the ramp that is done.
+            steps: Steps of the whole.
+            beside: Steps that were taken besides.
+        """
+        steps = max(1, steps)
+        self._progress.assign([int(done * steps) + beside, steps])
 
     @property
     def ramp(self) -> tuple[int, int]:
@@ -319,36 +345,57 @@ class _Course(keras.callbacks.Callback):
     def __init__(self, epochs: int, first: int) -> None:
         super().__init__()
         self.epochs, self.first = epochs, first
+        self.last = _last_part(first, epochs)
+        # Whether the ramp is a guess, and where it began.
+        self.guessed, self.started = False, (0, 0)
         # Whether what is over the limit can be closed at all.
         self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self.first and self.model.ramp[1]:
-            return
-        self.model._settled.assign([0.0])
-        steps = self.params.get("steps")
+        step, ramp = self.model.ramp
+        if self.first and (self.model.settled or step < ramp):
+            self.last = _last_part(0, self.epochs)
+            return  # This goes on with a training that was left.
+        self.model._unsettle()
         chosen = self.model._chosen_ramp
-        if chosen or steps:
-            half = (steps or 0) * (self.epochs - self.first) // 2
-            self.model._start_ramp(chosen or half)
+        if chosen and step < ramp:
+            return
+        steps = self.params.get("steps")
+        half = (steps or 0) * (self.epochs - self.first) // 2
+        # If nobody knows how many steps there will be, the first epoch tells.
+        self.guessed = not (chosen or steps)
+        self.model._start_ramp(chosen or (_RAMP_STEPS if self.guessed else half))
+        self.started = self.model.ramp
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         require_finite_gates(self.model)
-        # Of a generator, the first epoch tells.
         step, ramp = self.model.ramp
-        if not ramp:
-            self.model._set_ramp(step * (self.epochs - self.first) // 2)
-        start = min(math.ceil(_SETTLING * self.epochs), self.epochs - 1)
-        late = start <= epoch + 1 < self.epochs
-        if late and ramp and step >= ramp:
+        if self.guessed and ramp == _RAMP_STEPS:
+            start, taken = self.started[0], step - self.started[0]
+            half = taken * (self.epochs - self.first) // 2
+            self.model._set_ramp(start / ramp, half, taken)
+            step, ramp = self.model.ramp
+        self.guessed = False
+        if self.last <= epoch + 1 < self.epochs and step >= ramp:
             self._settle()
 
     def on_train_end(self, logs: Any = None) -> None:
-        # An optimizer may have given back averages of weights over steps.
         if self.model.settled:
-            self._settle()
+            # An optimizer may have given back averages of weights over steps.
+            for gate in find_gates(self.model):
+                if gate.trainable:
+                    gate.raw.assign(gate.raw.constraint(gate.raw))
+            self._close()
+            self.model._unsettle()
 
     def _settle(self) -> None:
+        self._close()
+        if not self.model.settled:
+            open_to_fill(self.model, self.model.budgets)
+            close_for_good(self.model)
+            self.model._settle()
+
+    def _close(self) -> None:
         try:
             if self.closes:
                 close_to_fit(self.model, self.model.budgets)
@@ -359,10 +406,11 @@ class _Course(keras.callbacks.Callback):
                 stacklevel=2,
             )
             self.closes = False
-        if not self.model.settled:
-            open_to_fill(self.model, self.model.budgets)
-        close_for_good(self.model)
-        self.model._settled.assign([1.0])
+
+
+def _last_part(first: int, epochs: int) -> int:
+    """The first of the epochs in which gates are settled."""
+    return min(first + math.ceil(_SETTLING * (epochs - first)), epochs - 1)
 
 
 class _Share(keras.regularizers.Regularizer):

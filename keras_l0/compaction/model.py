@@ -207,9 +207,10 @@ def _of_budget(
     starts = np.cumsum([0, *(gate.count for gate in cut.analysis.gates)])
     numbers = [number_of[id(gate)] for gate in find_gates(new)]
     kept = [cut.kept[id(cut.analysis.gates[n])] + starts[n] for n in numbers]
-    *whole, prices = zip(model.state, new.state, strict=True)
+    *whole, settled, prices = zip(model.state, new.state, strict=True)
     origins = {id(b): (a, np.arange(a.shape[0])) for a, b in whole}
-    return {**origins, id(prices[1]): (prices[0], np.concatenate(kept))}
+    of_gates = np.concatenate(kept)
+    return {**origins, **{id(b): (a, of_gates) for a, b in (settled, prices)}}
 
 
 def _carry_draws(old: keras.Layer, new: keras.Layer) -> None:

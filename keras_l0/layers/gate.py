@@ -84,8 +84,11 @@ class L0Gate(keras.layers.Layer):
         self.cost = validated_cost(cost)
         # For each gate the sum of the squared weights that it switches.
         self.squares: Callable[[], Any] | None = None
-        # Whether gates are, for now, what they are at test time; None: never.
+        # For each gate, in the shape of `raw`: 0, it is drawn in training; else it has
+        # its test-time value there too, and stays open (1) or closed (-1).
         self.settled: Callable[[], Any] | None = None
+        # What is to happen when gates are drawn.
+        self.on_draw: Callable[[], None] | None = None
         self.options = GateOptions.get(options, "options")
         seed = require_seed(seed)
         self.seed = seed
@@ -218,9 +221,11 @@ class L0Gate(keras.layers.Layer):
             noise = keras.random.uniform(drawn, dtype=self.raw.dtype, seed=seed)
             log_alpha = ops.reshape(self.log_alpha, broadcast)
             z = self.options.distribution.sample(log_alpha, noise)
+            if self.on_draw is not None:
+                self.on_draw()
             if self.settled is not None:
-                still = ops.reshape(self.test_gates, broadcast)
-                z = ops.where(self.settled(), still, z)
+                settled = ops.reshape(self.settled(), broadcast) != 0
+                z = ops.where(settled, ops.reshape(self.test_gates, broadcast), z)
             if self.regularizer.scheduled:
                 self._steps.assign(ops.maximum(self._steps, [0.0, 1.0]))
         else:
@@ -350,4 +355,7 @@ class _Bounds(keras.constraints.Constraint):
         options = self.gate.options
         multiplier = options.learning_rate_multiplier
         raw = ops.convert_to_tensor(raw)
-        return options.bounded(raw * multiplier) / multiplier
+        log_alpha = options.bounded(raw * multiplier)
+        if self.gate.settled is not None:
+            log_alpha = options.settled(log_alpha, self.gate.settled())
+        return log_alpha / multiplier

@@ -19,6 +19,11 @@ from keras_l0.arguments import (
 from keras_l0.hard_concrete import HardConcrete
 from keras_l0.layers.arguments import real_numbers
 
+# Where a gate is put to close it: P(z != 0) is 1e-8.
+CLOSED = -20.0
+# What gates that are to stay open are at test time, at least.
+_LEAST_OPEN = 0.05
+
 
 @keras.saving.register_keras_serializable(package="keras_l0")
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,17 @@ class GateOptions:
         lifted = ops.maximum(likeliest, float(self.location(0.5)))
         each = ops.scatter_update(each, ops.expand_dims(numbers, -1), lifted)
         return ops.reshape(each, log_alpha.shape)
+
+    def settled(self, log_alpha: Any, sides: Any) -> Any:
+        """Where training leaves gates that are to stay open (1) or closed (-1).
+
+        Those of which it is the others that say how many are open go where they will.
+        """
+        if self.estimator == "size_matched":
+            return log_alpha
+        low = float(self.location(_LEAST_OPEN))
+        log_alpha = ops.where(sides > 0, ops.maximum(log_alpha, low), log_alpha)
+        return ops.where(sides < 0, ops.minimum(log_alpha, CLOSED), log_alpha)
 
     def test_gates(self, log_alpha: Any) -> Any:
         """The gates that are used at test time, by the `estimator`."""
