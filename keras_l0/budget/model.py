@@ -275,6 +275,13 @@ class BudgetedModel(Functional):
         ]
         self._settled.assign(np.concatenate(sides))
 
+    def _hold(self) -> None:
+        """Puts settled gates where they count as being; the optimizer moves them."""
+        for gate in find_gates(self):
+            if gate.trainable and gate.settled is not None:
+                held = gate.options.settled(gate.log_alpha, gate.settled())
+                gate.assign_log_alpha(ops.convert_to_numpy(held))
+
     def _unsettle(self) -> None:
         self._settled.assign(np.zeros(self._settled.shape))
 
@@ -376,24 +383,25 @@ class _Course(keras.callbacks.Callback):
             self.model._set_ramp(start / ramp, half, taken)
             step, ramp = self.model.ramp
         self.guessed = False
-        if self.last <= epoch + 1 < self.epochs and step >= ramp:
+        if self.model.settled or self.last <= epoch + 1 < self.epochs and step >= ramp:
             self._settle()
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.model.settled:
             # An optimizer may have given back averages of weights over steps.
-            for gate in find_gates(self.model):
-                if gate.trainable:
-                    gate.raw.assign(gate.raw.constraint(gate.raw))
+            self.model._hold()
             self._close()
             self.model._unsettle()
 
     def _settle(self) -> None:
+        settled = self.model.settled
+        self.model._hold()
         self._close()
-        if not self.model.settled:
+        if not settled:
             open_to_fill(self.model, self.model.budgets)
             close_for_good(self.model)
             self.model._settle()
+            self.model._hold()
 
     def _close(self) -> None:
         try:

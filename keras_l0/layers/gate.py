@@ -224,8 +224,10 @@ class L0Gate(keras.layers.Layer):
             if self.on_draw is not None:
                 self.on_draw()
             if self.settled is not None:
-                settled = ops.reshape(self.settled(), broadcast) != 0
-                z = ops.where(settled, ops.reshape(self.test_gates, broadcast), z)
+                sides = self.settled()
+                held = self.options.settled(self.log_alpha, sides)
+                still = ops.reshape(self.options.test_gates(held), broadcast)
+                z = ops.where(ops.reshape(sides, broadcast) != 0, still, z)
             if self.regularizer.scheduled:
                 self._steps.assign(ops.maximum(self._steps, [0.0, 1.0]))
         else:
@@ -355,7 +357,4 @@ class _Bounds(keras.constraints.Constraint):
         options = self.gate.options
         multiplier = options.learning_rate_multiplier
         raw = ops.convert_to_tensor(raw)
-        log_alpha = options.bounded(raw * multiplier)
-        if self.gate.settled is not None:
-            log_alpha = options.settled(log_alpha, self.gate.settled())
-        return log_alpha / multiplier
+        return options.bounded(raw * multiplier) / multiplier

@@ -157,7 +157,7 @@ class GateOptions:
         return ops.reshape(each, log_alpha.shape)
 
     def settled(self, log_alpha: Any, sides: Any) -> Any:
-        """Where training leaves gates that are to stay open (1) or closed (-1).
+        """Where gates count as being that are to stay open (1) or closed (-1).
 
         Those of which it is the others that say how many are open go where they will.
         """
