@@ -224,6 +224,18 @@ def test_a_schedule_and_a_budget_on_one_gate():
         with_budget(model, Budget(params=0.5))
 
 
+def test_macs_of_unknown_sizes():
+    stack = [L0Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential(
+        [keras.Input((None, None, 2), name="image"), *stack, keras.layers.Dense(2)]
+    )
+    with pytest.warns(UserWarning, match="one position along axes.*Give sizes to 'ima"):
+        with_budget(model, Budget(macs=0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with_budget(model, Budget(params=0.5))
+
+
 def test_nothing_that_could_be_gated():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
     with pytest.warns(UserWarning, match="can be gated"):

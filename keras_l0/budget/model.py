@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -22,19 +21,15 @@ from keras_l0.analysis.copying import (
     weights_of,
 )
 from keras_l0.analysis.graph import deep_recursion, require_graph
-from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
 from keras_l0.budget.constraints import Constraints
+from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
 
-# Steps of the ramp as long as neither the budgets nor `fit` say how many.
-_RAMP_STEPS = 2000
 # What a multiplier gains, at most, over as many steps as the ramp has.
 _GAIN = 100.0
-# After this share of the epochs, gates are settled.
-_SETTLING = 0.75
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -213,7 +208,7 @@ class BudgetedModel(Functional):
         before = ops.convert_to_tensor(self._multipliers)
         progress = ops.convert_to_tensor(self._progress)
         step, ramp = progress[0], progress[1]
-        ramp = ops.where(ramp > 0, ramp, float(self._chosen_ramp or _RAMP_STEPS))
+        ramp = ops.where(ramp > 0, ramp, float(self._chosen_ramp or RAMP_STEPS))
         limits = self._constraints.limits_at(ops.minimum(1.0, step / ramp))
         found = ops.stack(self._constraints.program(deployed))
         below = limits - found
@@ -249,7 +244,7 @@ class BudgetedModel(Functional):
         callbacks = bound.arguments.get("callbacks")
         # First: what others save or measure at the end of an epoch is what goes on.
         epochs, first = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
-        course = _Course(1 if epochs is None else epochs, first or 0)
+        course = Course(1 if epochs is None else epochs, first or 0)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = keras.tree.flatten(callbacks) if callbacks else []
             bound.arguments["callbacks"] = [course, *given]
@@ -332,93 +327,6 @@ class BudgetedModel(Functional):
         """The training step on the ramp, and its steps (0: not known yet)."""
         step, ramp = ops.convert_to_numpy(self._progress)
         return int(step), int(ramp)
-
-
-class _Course(keras.callbacks.Callback):
-    """Tells a budgeted model how long it will be trained, and settles its gates.
-
-    Multipliers come near the limit, but gates are not divisible, and as the learning
-    rate falls the last ones hardly move: some are a little over it. Others stay where
-    they are closed at test time, but open in every third step of training, say, and
-    statistics of normalizations are those of networks that will not be deployed. So
-    what is left of the epochs when most are over (a quarter of them, one at least)
-    trains the network that will be.
-
-    Args:
-        epochs: Of this training, with those that it leaves out.
-        first: Number of its first epoch; above 0 it goes on with another training.
-    """
-
-    def __init__(self, epochs: int, first: int) -> None:
-        super().__init__()
-        self.epochs, self.first = epochs, first
-        self.last = _last_part(first, epochs)
-        # Whether the ramp is a guess, and where it began.
-        self.guessed, self.started = False, (0, 0)
-        # Whether what is over the limit can be closed at all.
-        self.closes = True
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        step, ramp = self.model.ramp
-        if self.first and (self.model.settled or step < ramp):
-            self.last = _last_part(0, self.epochs)
-            return  # This goes on with a training that was left.
-        self.model._unsettle()
-        chosen = self.model._chosen_ramp
-        if chosen and step < ramp:
-            return
-        steps = self.params.get("steps")
-        half = (steps or 0) * (self.epochs - self.first) // 2
-        # If nobody knows how many steps there will be, the first epoch tells.
-        self.guessed = not (chosen or steps)
-        self.model._start_ramp(chosen or (_RAMP_STEPS if self.guessed else half))
-        self.started = self.model.ramp
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        require_finite_gates(self.model)
-        step, ramp = self.model.ramp
-        if self.guessed and ramp == _RAMP_STEPS:
-            start, taken = self.started[0], step - self.started[0]
-            half = taken * (self.epochs - self.first) // 2
-            self.model._set_ramp(start / ramp, half, taken)
-            step, ramp = self.model.ramp
-        self.guessed = False
-        if self.model.settled or self.last <= epoch + 1 < self.epochs and step >= ramp:
-            self._settle()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if self.model.settled:
-            # An optimizer may have given back averages of weights over steps.
-            self.model._hold()
-            self._close()
-            self.model._unsettle()
-
-    def _settle(self) -> None:
-        settled = self.model.settled
-        self.model._hold()
-        self._close()
-        if not settled:
-            open_to_fill(self.model, self.model.budgets)
-            close_for_good(self.model)
-            self.model._settle()
-            self.model._hold()
-
-    def _close(self) -> None:
-        try:
-            if self.closes:
-                close_to_fit(self.model, self.model.budgets)
-        except ValueError as error:
-            # What is trained so far is worth more than the limit.
-            warnings.warn(
-                f"Model {self.model.name!r} trains on above its budget: {error}",
-                stacklevel=2,
-            )
-            self.closes = False
-
-
-def _last_part(first: int, epochs: int) -> int:
-    """The first of the epochs in which gates are settled."""
-    return min(first + math.ceil(_SETTLING * (epochs - first)), epochs - 1)
 
 
 class _Share(keras.regularizers.Regularizer):
@@ -530,6 +438,14 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
             f"{model.name!r}, all of whose gates are frozen"
         )
     Constraints(model, budgets).require_reachable()
+    unknown = [x.name for x in model.inputs if None in x.shape[1:]]
+    if unknown and any(budget.macs is not None for budget in budgets):
+        warnings.warn(
+            f"MACs of {model.name!r} count one position along axes of unknown size, so "
+            "that a share of them may be another one where layers have different "
+            f"numbers of positions. Give sizes to {', '.join(map(repr, unknown))}.",
+            stacklevel=3,
+        )
 
 
 def _vector(x: Any) -> Any:

@@ -1,0 +1,104 @@
+"""How a budgeted model is trained: its ramp, and when its gates are settled."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import keras
+
+from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
+from keras_l0.layers.finding import require_finite_gates
+
+# Steps of the ramp as long as neither the budgets nor `fit` say how many.
+RAMP_STEPS = 2000
+# After this share of the epochs, gates are settled.
+_SETTLING = 0.75
+
+
+class Course(keras.callbacks.Callback):
+    """Tells a budgeted model how long it will be trained, and settles its gates.
+
+    Multipliers come near the limit, but gates are not divisible, and as the learning
+    rate falls the last ones hardly move: some are a little over it. Others stay where
+    they are closed at test time, but open in every third step of training, say, and
+    statistics of normalizations are those of networks that will not be deployed. So
+    what is left of the epochs when most are over (a quarter of them, one at least)
+    trains the network that will be.
+
+    Args:
+        epochs: Of this training, with those that it leaves out.
+        first: Number of its first epoch; above 0 it goes on with another training.
+    """
+
+    def __init__(self, epochs: int, first: int) -> None:
+        super().__init__()
+        self.epochs, self.first = epochs, first
+        self.last = _last_part(first, epochs)
+        # Whether the ramp is a guess, and where it began.
+        self.guessed, self.started = False, (0, 0)
+        # Whether what is over the limit can be closed at all.
+        self.closes = True
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        step, ramp = self.model.ramp
+        if self.first and (self.model.settled or step < ramp):
+            self.last = _last_part(0, self.epochs)
+            return  # This goes on with a training that was left.
+        self.model._unsettle()
+        chosen = self.model._chosen_ramp
+        if chosen and step < ramp:
+            return
+        steps = self.params.get("steps")
+        half = (steps or 0) * (self.epochs - self.first) // 2
+        # If nobody knows how many steps there will be, the first epoch tells.
+        self.guessed = not (chosen or steps)
+        self.model._start_ramp(chosen or (RAMP_STEPS if self.guessed else half))
+        self.started = self.model.ramp
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        require_finite_gates(self.model)
+        step, ramp = self.model.ramp
+        if self.guessed and ramp == RAMP_STEPS:
+            start, taken = self.started[0], step - self.started[0]
+            half = taken * (self.epochs - self.first) // 2
+            self.model._set_ramp(start / ramp, half, taken)
+            step, ramp = self.model.ramp
+        self.guessed = False
+        if self.model.settled or self.last <= epoch + 1 < self.epochs and step >= ramp:
+            self._settle()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.model.settled:
+            # An optimizer may have given back averages of weights over steps.
+            self.model._hold()
+            self._close()
+            self.model._unsettle()
+
+    def _settle(self) -> None:
+        settled = self.model.settled
+        self.model._hold()
+        self._close()
+        if not settled:
+            open_to_fill(self.model, self.model.budgets)
+            close_for_good(self.model)
+            self.model._settle()
+            self.model._hold()
+
+    def _close(self) -> None:
+        try:
+            if self.closes:
+                close_to_fit(self.model, self.model.budgets)
+        except ValueError as error:
+            # What is trained so far is worth more than the limit.
+            warnings.warn(
+                f"Model {self.model.name!r} trains on above its budget: {error}",
+                stacklevel=2,
+            )
+            self.closes = False
+
+
+def _last_part(first: int, epochs: int) -> int:
+    """The first of the epochs in which gates are settled."""
+    return min(first + math.ceil(_SETTLING * (epochs - first)), epochs - 1)
