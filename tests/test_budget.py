@@ -271,8 +271,8 @@ def test_a_copy_with_the_same_names_and_weights(build):
         np.testing.assert_array_equal(old, new)
     names = [layer.name for layer in model.layers]
     assert [layer.name for layer in copy.layers][-len(names) :] == names
-    # A multiplier, two numbers of the ramp; of each gate its price and its side.
-    assert copy.count_params() - model.count_params() == 3 + 2 * sum(
+    # A multiplier, three numbers of the ramp; of each gate its price and its side.
+    assert copy.count_params() - model.count_params() == 4 + 2 * sum(
         gate.count for gate in keras_l0.gates(model)
     )
     assert copy.name == model.name
@@ -622,7 +622,7 @@ def test_the_likeliest_gates_are_free():
     rng = np.random.default_rng(0)
     for gate in keras_l0.gates(model):
         gate.assign_log_alpha(rng.normal(4, 1, 40))
-    model._progress.assign([9.0, 1.0])
+    model._set_ramp(9.0, 1)
     model(data(8)[0], training=True)
     prices = np.split(keras.ops.convert_to_numpy(model._prices), 2)
     for gate, found in zip(keras_l0.gates(model), prices, strict=True):
@@ -643,7 +643,7 @@ def test_the_price_of_a_unit_is_what_its_removal_saves():
     plain = keras.Model(image, keras.layers.Dense(2)(x))
     budget = Budget(params=0.5, ramp_steps=1, min_units=0)
     model = keras_l0.add_gates(plain, budget=budget)
-    model._progress.assign([9.0, 1.0])
+    model._set_ramp(9.0, 1)
     for gate in keras_l0.gates(model):
         gate.assign_log_alpha(9.0)
     model(np.zeros((1, 8, 8, 3), "float32"), training=True)
@@ -875,7 +875,7 @@ def test_gates_are_pushed_by_what_they_add_to_the_expected_size(gradient):
     model = with_budget(network(), Budget(params=0.5, ramp_steps=1))
     for gate in keras_l0.gates(model):
         gate.assign_log_alpha(np.linspace(-1, 3, gate.count))
-    model._progress.assign([10.0, 1.0])
+    model._set_ramp(10.0, 1)
     model(data(8)[0], training=True)
     (multiplier,), (constraint,) = model.multipliers, model._constraints.each
     assert multiplier > 0

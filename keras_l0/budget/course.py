@@ -42,13 +42,14 @@ class Course(keras.callbacks.Callback):
         self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
-        step, ramp = self.model.ramp
-        if self.first and (self.model.settled or step < ramp):
+        if self.first and self.model._under_way:
             self.last = _last_part(0, self.epochs)
-            return  # This goes on with a training that was left.
-        self.model._unsettle()
+            return
+        step, ramp = self.model.ramp
+        self.model._end()
         chosen = self.model._chosen_ramp
         if chosen and step < ramp:
+            self.model._set_ramp(0.0, ramp, step)
             return
         steps = self.params.get("steps")
         half = (steps or 0) * (self.epochs - self.first) // 2
@@ -74,7 +75,7 @@ class Course(keras.callbacks.Callback):
             # An optimizer may have given back averages of weights over steps.
             self.model._hold()
             self._close()
-            self.model._unsettle()
+        self.model._end()
 
     def _settle(self) -> None:
         settled = self.model.settled

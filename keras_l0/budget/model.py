@@ -106,8 +106,8 @@ class BudgetedModel(Functional):
             )  # fmt: skip
 
         self._multipliers = state("multipliers", len(self._constraints.each))
-        # Steps taken, and steps of the ramp.
-        self._progress = state("progress", 2)
+        # Steps taken, steps of the ramp, and whether that training has ended.
+        self._progress = state("progress", 3)
         count = sum(gate.count for gate in gates)
         # Of settled gates whether they are open, 1, or closed, -1; else 0.
         self._settled = state("settled", count)
@@ -230,7 +230,7 @@ class BudgetedModel(Functional):
         ]
         self._multipliers.assign(multipliers)
         self._prices.assign(ops.concatenate(slopes))
-        self._progress.assign(ops.stack([step + 1.0, progress[1]]))
+        self._progress.assign(ops.stack([step + 1.0, progress[1], progress[2]]))
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit`; the limit reaches the budget after half of its steps."""
@@ -277,9 +277,6 @@ class BudgetedModel(Functional):
                 held = gate.options.settled(gate.log_alpha, gate.settled())
                 gate.assign_log_alpha(ops.convert_to_numpy(held))
 
-    def _unsettle(self) -> None:
-        self._settled.assign(np.zeros(self._settled.shape))
-
     def _on_draw(self) -> None:
         """Says so, once, if it is not this model that gates are drawn in."""
         if not self._running and not self._warned:
@@ -320,13 +317,24 @@ class BudgetedModel(Functional):
             beside: Steps that were taken besides.
         """
         steps = max(1, steps)
-        self._progress.assign([int(done * steps) + beside, steps])
+        self._progress.assign([int(done * steps) + beside, steps, 0.0])
 
     @property
     def ramp(self) -> tuple[int, int]:
         """The training step on the ramp, and its steps (0: not known yet)."""
-        step, ramp = ops.convert_to_numpy(self._progress)
+        step, ramp, _ = ops.convert_to_numpy(self._progress)
         return int(step), int(ramp)
+
+    @property
+    def _under_way(self) -> bool:
+        """Whether a training has been left before its end."""
+        _, ramp, ended = ops.convert_to_numpy(self._progress)
+        return bool(ramp and not ended)
+
+    def _end(self) -> None:
+        """What trains it from now on is another training."""
+        self._settled.assign(np.zeros(self._settled.shape))
+        self._progress.assign([*self.ramp, 1.0])
 
 
 class _Share(keras.regularizers.Regularizer):
