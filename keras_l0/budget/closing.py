@@ -15,8 +15,11 @@ from keras_l0.layers.options import CLOSED
 
 # How much of a size is too much by rounding.
 _ROUNDING = 1e-9
-# A gate that training has open less often is closed for good.
-_ALIVE = 0.05
+# A gate that training has open no more often is closed for good (as `Compaction` has
+# it).
+_ALIVE = 0.01
+# Less room than this share of the full size is none.
+_ROOM = 0.002
 # A gate that saves less than this share of what another one does saves nothing.
 _NOTHING = 1e-4
 # How often to go on behind a gate that there is no room for.
@@ -94,10 +97,7 @@ def to_open(model: keras.Model, budgets: Sequence[Budget]) -> list[np.ndarray]:
         more[added] = 1.0
         return all(_fits(one, np.split(more, ends)) for one in constraints.each)
 
-    room = [
-        one.share(openness) < one.limit - slack
-        for one, slack in zip(constraints.each, constraints.slack, strict=True)
-    ]
+    room = [one.share(openness) < one.limit - _ROOM for one in constraints.each]
     if not any(room):
         return np.split(left > before, ends)
     worth = _Worth(constraints, openness)
