@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -280,7 +279,7 @@ def blank_entries(
         ValueError: If a layer has no shape by which it could be measured, or a share is
             not in (0, 1].
     """
-    if isinstance(shares, (str, numbers.Number)) or not isinstance(shares, Sequence):
+    if isinstance(shares, str) or np.ndim(shares) != 1:
         raise TypeError(
             "`shares` must be a sequence of shares of a layer's channels. "
             f"Received: shares={shares!r} of type {type(shares).__name__}"

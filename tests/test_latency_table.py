@@ -177,6 +177,13 @@ def test_shapes_of_one_kind_share_an_entry():
     assert (plain.inputs, plain.outputs) == ((1, 10, 40), (1, 2, 16, 17, 40))
     with pytest.raises(ValueError, match=r"`shares` must be shares.*\(0, 1\]"):
         table_of(network(), shares=(0.5, 2.0))
+    for wrong in (0.5, "0.5", None):
+        with pytest.raises(TypeError, match="`shares` must be a sequence of shares"):
+            table_of(network(), shares=wrong)
+    with pytest.raises(TypeError, match="`microseconds` must be a function"):
+        LatencyTable.of(network(), 3)
+    with pytest.raises(ValueError, match="`overhead` must be a finite number >= 0"):
+        LatencyTable.of(network(), microseconds, overhead=-5.0)
 
 
 def test_the_estimate_is_the_sum_of_the_entries():
