@@ -7,7 +7,7 @@ channels it reads), `operands` (which inputs must exist), `size` (parameters and
 what is kept), `shape` and `work` (what its time depends on) and, in `keras_l0.rewrite`,
 `constants` (the values of constant channels) and `rewrite` (the same call on what is
 kept). From `forward` to `work` they run on NumPy zeros and ones, and on symbols, which
-record what they compute; so they compute with `keras_l0.analysis.logic` only.
+record what they compute; so they compute with the functions of ``analysis/logic.py``.
 """
 
 from __future__ import annotations
