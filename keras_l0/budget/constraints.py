@@ -195,11 +195,11 @@ class Constraints:
         return [[one.full, s] for one, s in zip(self.each, slack, strict=True)]
 
     def _slack(self, number: int) -> float:
-        """About one unit, at most half a percent."""
+        """About one unit, at most one percent."""
         weights = np.eye(len(self.each))[number]
         prices = self.program.gradient(self.each[0].analysis.ones(), weights)
         unit = max(float(p.max()) for p in prices) * self.each[number].limit ** 0.5
-        return min(max(unit, 0.002), 0.005)
+        return min(max(unit, 0.002), 0.01)
 
     def limits_at(self, progress: Any) -> Any:
         """The limits at a point of the ramp (0: all open, 1: the budget)."""
