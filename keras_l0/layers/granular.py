@@ -186,13 +186,13 @@ class Granular(Gated):
         weights = [ops.cast(weight, self.compute_dtype) for weight in given]
         if self.block:
             drawn = self.gate.values((None, *self.gate.raw.shape), training)
-            weights[0] *= self.spread(drawn)
+            weights[0] = weights[0] * self.spread(drawn)
         else:
             outputs = self.compute_output_shape(inputs.shape)
             drawn = ops.reshape(self.gate.values(outputs, training), (-1,))
             shape = [1] * self.kernel_rank
             shape[self.unit_axis] = -1
-            weights[0] *= ops.reshape(drawn, shape)
+            weights[0] = weights[0] * ops.reshape(drawn, shape)
             weights[1:] = [bias * drawn for bias in weights[1:]]
         return self.rematerialized(self._with_weights, inputs, *weights)
 
