@@ -46,7 +46,7 @@ class Course(keras.callbacks.Callback):
             self.last = _last_part(0, self.epochs)
             return
         step, ramp = self.model.ramp
-        self.model._end()
+        self.model._unsettle()
         chosen = self.model._chosen_ramp
         if chosen and step < ramp:
             self.model._set_ramp(0.0, ramp, step)
@@ -75,7 +75,7 @@ class Course(keras.callbacks.Callback):
             # An optimizer may have given back averages of weights over steps.
             self.model._hold()
             self._close()
-        self.model._end()
+        self.model._ended = True
 
     def _settle(self) -> None:
         settled = self.model.settled

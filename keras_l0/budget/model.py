@@ -26,6 +26,7 @@ from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
+from keras_l0.layers.options import CLOSED
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
 
 # What a multiplier gains, at most, over as many steps as the ramp has.
@@ -106,8 +107,10 @@ class BudgetedModel(Functional):
             )  # fmt: skip
 
         self._multipliers = state("multipliers", len(self._constraints.each))
-        # Steps taken, steps of the ramp, and whether that training has ended.
-        self._progress = state("progress", 3)
+        # Steps taken, and steps of the ramp.
+        self._progress = state("progress", 2)
+        # Whether that training has ended, as far as this object knows.
+        self._ended = False
         count = sum(gate.count for gate in gates)
         # Of settled gates whether they are open, 1, or closed, -1; else 0.
         self._settled = state("settled", count)
@@ -230,7 +233,7 @@ class BudgetedModel(Functional):
         ]
         self._multipliers.assign(multipliers)
         self._prices.assign(ops.concatenate(slopes))
-        self._progress.assign(ops.stack([step + 1.0, progress[1], progress[2]]))
+        self._progress.assign(ops.stack([step + 1.0, progress[1]]))
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit`; the limit reaches the budget after half of its steps."""
@@ -275,7 +278,10 @@ class BudgetedModel(Functional):
         for gate in find_gates(self):
             if gate.trainable and gate.settled is not None:
                 held = gate.options.settled(gate.log_alpha, gate.settled())
-                gate.assign_log_alpha(ops.convert_to_numpy(held))
+                held, now = map(ops.convert_to_numpy, (held, gate.log_alpha))
+                # Closed ones have a long way to go.
+                if np.where(held <= CLOSED, now > CLOSED / 2, held != now).any():
+                    gate.assign_log_alpha(held)
 
     def _on_draw(self) -> None:
         """Says so, once, if it is not this model that gates are drawn in."""
@@ -317,24 +323,22 @@ class BudgetedModel(Functional):
             beside: Steps that were taken besides.
         """
         steps = max(1, steps)
-        self._progress.assign([int(done * steps) + beside, steps, 0.0])
+        self._progress.assign([int(done * steps) + beside, steps])
+        self._ended = False
 
     @property
     def ramp(self) -> tuple[int, int]:
         """The training step on the ramp, and its steps (0: not known yet)."""
-        step, ramp, _ = ops.convert_to_numpy(self._progress)
+        step, ramp = ops.convert_to_numpy(self._progress)
         return int(step), int(ramp)
 
     @property
     def _under_way(self) -> bool:
         """Whether a training has been left before its end."""
-        _, ramp, ended = ops.convert_to_numpy(self._progress)
-        return bool(ramp and not ended)
+        return bool(self.ramp[1] and not self._ended)
 
-    def _end(self) -> None:
-        """What trains it from now on is another training."""
+    def _unsettle(self) -> None:
         self._settled.assign(np.zeros(self._settled.shape))
-        self._progress.assign([*self.ramp, 1.0])
 
 
 class _Share(keras.regularizers.Regularizer):
