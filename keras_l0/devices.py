@@ -26,10 +26,14 @@ def replicated() -> Iterator[None]:
         yield
 
 
+def processes() -> int:
+    """How many processes the distribution spans that Keras has been given."""
+    return getattr(keras.distribution.distribution(), "num_processes", 1)
+
+
 def require_one_process(model: keras.Model) -> None:
     """Raises in a job of several processes, which would wait for each other."""
-    current = keras.distribution.distribution()
-    count = getattr(current, "num_processes", 1)
+    count = processes()
     if count > 1:
         raise ValueError(
             "`model` must be stripped in one process, and outside of a distribution. "
