@@ -179,7 +179,9 @@ def _like(model: keras.Model, cut: Narrowed) -> keras.Model:
             theirs.trainable = ours.trainable
     with deep_recursion(len(new.operations)):
         if isinstance(model, BudgetedModel) and model.budgets:
-            return put_under(model.budgets, new, model.wide)
+            new = put_under(model.budgets, new, model.wide)
+            new._ended = model._ended
+            return new
         if kind in (keras.Sequential, type(new)):
             return new
         try:
