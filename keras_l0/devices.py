@@ -1,9 +1,10 @@
-"""What a model that is trained on several devices needs to be stripped."""
+"""What a model that is trained on several devices needs."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -29,6 +30,18 @@ def replicated() -> Iterator[None]:
 def processes() -> int:
     """How many processes the distribution spans that Keras has been given."""
     return getattr(keras.distribution.distribution(), "num_processes", 1)
+
+
+def placed(variable: Any, values: Any) -> Any:
+    """Values for a variable, lying where it lies.
+
+    Over several processes JAX cannot read again what is assigned from elsewhere.
+    """
+    if processes() == 1:
+        return values
+    now = keras.ops.convert_to_tensor(variable)
+    values = keras.ops.cast(values, now.dtype)
+    return keras.ops.where(now == now, values, values)
 
 
 def require_one_process(model: keras.Model) -> None:

@@ -84,13 +84,14 @@ def strip(
     if isinstance(keep, Iterator):
         keep = list(keep)  # it is read several times
     options: dict[str, Any] = dict(keep=keep, round_to=round_to, min_units=min_units)
+    if inputs is None:
+        inputs = "keep" if budget is None else inputs_of(as_budgets(budget))
     if budget is not None:
-        inputs = inputs_of(as_budgets(budget)) if inputs is None else inputs
         make = functools.partial(
             strip, inputs=inputs, **options, verify=verify, data=data
         )
         return fitting(model, budget, inputs, make, **options)
-    analysis = Analysis(model, inputs or "keep", **options)
+    analysis = Analysis(model, inputs, **options)
     if not analysis.gates:
         warnings.warn(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",

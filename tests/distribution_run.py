@@ -53,8 +53,7 @@ def network(kind):
     hidden = L0Dense(16, activation="relu", l0=l0, gate_options=options, name="hidden")
     model = keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(2)])
     if kind == "budget":
-        # Longer than the training: gates are not settled, which assigns them.
-        budget = keras_l0.Budget(params=0.4, ramp_steps=40)
+        budget = keras_l0.Budget(params=0.4, ramp_steps=4)
         model = keras_l0.with_budget(model, budget)
     model.compile(optimizer(0.1), "mse", jit_compile=not TENSORFLOW)
     return model

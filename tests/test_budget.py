@@ -484,6 +484,7 @@ def test_a_training_that_goes_on_after_its_end_draws_again():
         on_epoch_end=lambda epoch, logs: drawn.append(draws(model))
     )
     fit(epochs=2, callbacks=[noted])
+    assert not model.settled and draws(model)
     fit(epochs=14, initial_epoch=2, callbacks=[noted])
     assert drawn[2:] == 8 * [True] + 4 * [False]
 

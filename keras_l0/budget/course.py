@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
-from keras_l0.devices import processes
 from keras_l0.layers.finding import require_finite_gates
 
 # Steps of the ramp as long as neither the budgets nor `fit` say how many.
@@ -68,16 +67,15 @@ class Course(keras.callbacks.Callback):
             self.model._set_ramp(start / ramp, half, taken)
             step, ramp = self.model.ramp
         self.guessed = False
-        if epoch + 1 == self.epochs and processes() > 1:
-            return  # JAX cannot read any more what is assigned and not trained on.
         if self.model.settled or self.last <= epoch + 1 < self.epochs and step >= ramp:
             self._settle()
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self.model.settled and processes() == 1:
+        if self.model.settled:
             # An optimizer may have given back averages of weights over steps.
             self.model._hold()
             self._close()
+            self.model._unsettle()
         self.model._ended = True
 
     def _settle(self) -> None:

@@ -24,9 +24,9 @@ from keras_l0.analysis.graph import deep_recursion, require_graph
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
+from keras_l0.devices import placed
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates, require_gates
-from keras_l0.layers.options import CLOSED
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
 
 # What a multiplier gains, at most, over as many steps as the ramp has.
@@ -227,7 +227,7 @@ class BudgetedModel(Functional):
         multipliers = ops.where(settled, 0.0, multipliers)
         weights = ops.unstack(multipliers, len(self._constraints.each))
         slopes = self._constraints.program.gradient(probable, weights)
-        free = max(budget.min_units for budget in self.budgets)
+        free = self._constraints.min_units
         slopes = [
             _spared(slope, p, free) for slope, p in zip(slopes, probable, strict=True)
         ]
@@ -271,17 +271,14 @@ class BudgetedModel(Functional):
             np.where(z > 0, 1.0, -1.0)
             for z in self._constraints.each[0].analysis.test_gates()
         ]
-        self._settled.assign(np.concatenate(sides))
+        self._settled.assign(placed(self._settled, np.concatenate(sides)))
 
     def _hold(self) -> None:
         """Puts settled gates where they count as being; the optimizer moves them."""
         for gate in find_gates(self):
             if gate.trainable and gate.settled is not None:
                 held = gate.options.settled(gate.log_alpha, gate.settled())
-                held, now = map(ops.convert_to_numpy, (held, gate.log_alpha))
-                # Closed ones have a long way to go.
-                if np.where(held <= CLOSED, now > CLOSED / 2, held != now).any():
-                    gate.assign_log_alpha(held)
+                gate.assign_log_alpha(ops.convert_to_numpy(held))
 
     def _on_draw(self) -> None:
         """Says so, once, if it is not this model that gates are drawn in."""
@@ -338,7 +335,8 @@ class BudgetedModel(Functional):
         return bool(self.ramp[1] and not self._ended)
 
     def _unsettle(self) -> None:
-        self._settled.assign(np.zeros(self._settled.shape))
+        none = np.zeros(self._settled.shape)
+        self._settled.assign(placed(self._settled, none))
 
 
 class _Share(keras.regularizers.Regularizer):

@@ -86,10 +86,13 @@ def test_a_layer_is_not_a_model(function):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("wrong", ["bogus", None, 3, True, ["keep"]])
+@pytest.mark.parametrize("wrong", ["bogus", "", None, 3, True, ["keep"]])
 def test_unknown_input_mode(wrong, function):
     if wrong is None and function is keras_l0.strip:
-        return  # What a budget says, or "keep".
+        # What a budget says, or "keep".
+        weights = [function(gated(), inputs).get_weights() for inputs in (None, "keep")]
+        np.testing.assert_equal(*weights)
+        return
     with pytest.raises(
         ValueError, match="`inputs` must be one of 'keep', 'gather'"
     ) as e:
