@@ -90,7 +90,8 @@ def test_a_layer_is_not_a_model(function):
 def test_unknown_input_mode(wrong, function):
     if wrong is None and function is keras_l0.strip:
         # What a budget says, or "keep".
-        weights = [function(gated(), inputs).get_weights() for inputs in (None, "keep")]
+        model = gated()
+        weights = [function(model, inputs).get_weights() for inputs in (None, "keep")]
         np.testing.assert_equal(*weights)
         return
     with pytest.raises(
