@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_l0.budget.constraints import Constraint, Constraints
 from keras_l0.budget.definition import Budget
+from keras_l0.devices import placed
 from keras_l0.layers import L0Gate, find_gates
 from keras_l0.layers.options import CLOSED
 
@@ -245,4 +246,10 @@ def _move(gate: L0Gate, which: np.ndarray, log_alpha: float) -> None:
     if which.any():
         values = keras.ops.convert_to_numpy(gate.log_alpha)
         moved = np.where(which.reshape(values.shape), log_alpha, values)
-        gate.assign_log_alpha(moved)
+        put(gate, moved)
+
+
+def put(gate: L0Gate, log_alpha: Any) -> None:
+    """`L0Gate.assign_log_alpha` in the middle of a training, over several processes."""
+    raw = log_alpha / gate.options.learning_rate_multiplier
+    gate.raw.assign(placed(gate.raw, raw))

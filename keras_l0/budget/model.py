@@ -21,6 +21,7 @@ from keras_l0.analysis.copying import (
     weights_of,
 )
 from keras_l0.analysis.graph import deep_recursion, require_graph
+from keras_l0.budget.closing import put
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
@@ -278,7 +279,7 @@ class BudgetedModel(Functional):
         for gate in find_gates(self):
             if gate.trainable and gate.settled is not None:
                 held = gate.options.settled(gate.log_alpha, gate.settled())
-                gate.assign_log_alpha(ops.convert_to_numpy(held))
+                put(gate, ops.convert_to_numpy(held))
 
     def _on_draw(self) -> None:
         """Says so, once, if it is not this model that gates are drawn in."""

@@ -11,7 +11,6 @@ import numpy as np
 from keras import ops
 
 from keras_l0.arguments import require_seed
-from keras_l0.devices import placed
 from keras_l0.layers.arguments import real_numbers, validated_axis, validated_cost
 from keras_l0.layers.options import GateOptions
 from keras_l0.regularizers import L0, Strength
@@ -174,8 +173,7 @@ class L0Gate(keras.layers.Layer):
                 "Received: NaN or infinite ones"
             )
         values = np.broadcast_to(values, self.raw.shape)
-        raw = values / self.options.learning_rate_multiplier
-        self.raw.assign(placed(self.raw, raw))
+        self.raw.assign(values / self.options.learning_rate_multiplier)
 
     @property
     def prob_open(self) -> Any:
