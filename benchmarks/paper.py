@@ -1,25 +1,28 @@
 """Table 1 of the paper: LeNet-300-100 and LeNet-5-Caffe on MNIST, size against error.
 
-    python benchmarks/paper.py --track plain --seeds 0 1 2 3 4
+    python benchmarks/paper.py --seeds 0 1 2 3 4
 
-trains both networks under strengths of `mnist.py` times each of ``--scales``, so that
-a front of sizes and errors comes of it. The track ``plain`` is like for like with the
-paper: the images as they are, the last epoch of one training. ``practice`` is what a
-practitioner would do: images shifted by up to two pixels, half of each target from the
-dense network's answers (Hinton et al. 2015, arXiv 1503.02531), and some epochs of the
-stripped network at the end. Each run is appended to a JSON file, which is rendered as a
-Markdown table and a plot; what it holds already is not run again. ``--validation``
-reports errors on the last twelfth of the training set: for choosing settings.
+trains both networks to several sizes, so that a front of sizes and errors comes of it.
+The track ``plain`` is like for like with the paper: from scratch, the images as they
+are, under the strengths of `mnist.py` times each of ``--scales``, and the error is that
+of the stripped network after the last epoch. ``practice`` is what a practitioner would
+do: train a dense network on shifted images, put gates into it under a budget (that of
+`BUDGETS` times each of ``--scales``), with half of each target from the dense network's
+answers (Hinton et al. 2015, arXiv 1503.02531), and train what strip leaves, which is
+cheap, for some time. Training compacts, which changes its time only. Each run is
+appended to a JSON file, which is rendered as a Markdown table and a plot; what it holds
+already is not run again. ``--validation`` reports errors on the last twelfth of the
+training set: for choosing settings.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
-import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,54 +31,70 @@ import keras
 import mnist
 import numpy as np
 from paper_table import picture, render, run_row
-from runs import Runs, facts, options, settings_option, use_threads
+from runs import Runs, Timed, facts, options, settings_option, use_threads
 
 import keras_l0
 
-HERE = Path(__file__).resolve().parent
-
 
 @dataclasses.dataclass(frozen=True)
-class Track:
-    """How a network is trained.
+class Practice:
+    """How a practitioner trains.
 
     Attributes:
         shift: Pixels by which images are moved at most, in each direction.
         teacher: Share of the targets that the dense network gives.
         temperature: Of its softmax.
-        fine_tuning: Epochs of the stripped network.
+        dense_epochs: Of the dense network.
+        gated_epochs: Under the budget.
+        fine_epochs: Of the stripped network.
+        learning_rate: Of Adam, in each of them, at first.
+        batch_size: In each of them.
     """
 
-    shift: int = 0
-    teacher: float = 0.0
+    shift: int = 1
+    teacher: float = 0.5
     temperature: float = 2.0
-    fine_tuning: int = 0
+    dense_epochs: int = 10
+    gated_epochs: int = 20
+    fine_epochs: int = 60
+    learning_rate: float = 2e-3
+    batch_size: int = 128
 
 
-TRACKS = {"plain": Track(), "practice": Track(shift=2, teacher=0.5, fine_tuning=4)}
-SCALES = (0.5, 1.0, 1.6, 2.5)
-TEACHER_EPOCHS = 8
+TRACKS = ("plain", "practice")
+SCALES = {"plain": (0.5, 1.0, 1.6), "practice": (1.0, 1.5, 2.5)}
+BUDGETS = {
+    "lenet-300-100": {"params": 9_700},
+    "lenet-5": {"params": 2_800, "macs": 153_000},
+}
+
+
+class Trained(NamedTuple):
+    """A gated network, what strip leaves of it, and that after further training."""
+
+    gated: keras.Model
+    stripped: keras.Model
+    tuned: keras.Model
 
 
 class Images(keras.utils.PyDataset):
-    """Shuffled batches of shifted images with the targets of a track.
+    """Shuffled batches of images, shifted anew in each epoch.
 
     Args:
         x: Images, shape (n, 28, 28, 1).
-        y: Labels, shape (n,).
-        track: The track.
-        teacher: The dense network; only asked if the track has a teacher.
+        targets: Probabilities, shape (n, 10).
+        shift: Pixels by which they are moved at most, in each direction.
         flat: Whether the network takes flat images.
         size: Of a batch.
         seed: Of order and shifts.
     """
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, track: Track, teacher: keras.Model | None,
-        flat: bool, size: int, seed: int,
+        self, x: np.ndarray, targets: np.ndarray, shift: int, flat: bool, size: int,
+        seed: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.x, self.y, self.track, self.teacher = x, y, track, teacher
+        self.x, self.targets, self.shift = x, targets, shift
         self.flat, self.size = flat, size
         self.rng = np.random.default_rng(seed)
         self.on_epoch_end()
@@ -84,9 +103,9 @@ class Images(keras.utils.PyDataset):
         return -(-len(self.x) // self.size)
 
     def on_epoch_end(self) -> None:
-        """Draws order and shifts of the next epoch, and asks the teacher."""
+        """Draws order and shifts of the next epoch."""
         order = self.rng.permutation(len(self.x))
-        images, labels, most = self.x[order], self.y[order], self.track.shift
+        images, most = self.x[order], self.shift
         if most:
             padded = np.pad(images, [(0, 0), (most, most), (most, most), (0, 0)])
             moves = self.rng.integers(0, 2 * most + 1, (len(images), 2))
@@ -96,69 +115,156 @@ class Images(keras.utils.PyDataset):
                     for image, (row, column) in zip(padded, moves, strict=True)
                 ]
             )
-        targets = np.eye(10, dtype="float32")[labels]
-        flat = images.reshape(len(images), -1)
-        if self.teacher is not None:
-            logits = self.teacher.predict(flat if self.flat else images, 500, verbose=0)
-            soft = keras.ops.softmax(logits / self.track.temperature)
-            share = self.track.teacher
-            targets = (1 - share) * targets + share * np.asarray(soft)
-        self.images, self.targets = flat if self.flat else images, targets
+        images = images.reshape(len(images), -1) if self.flat else images
+        self.epoch = images, self.targets[order]
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         part = slice(index * self.size, (index + 1) * self.size)
-        return self.images[part], self.targets[part]
+        return tuple(values[part] for values in self.epoch)
 
 
-def fit(model: keras.Model, images: Images, epochs: int, rate: float) -> None:
-    """Trains with Adam, whose learning rate falls along a cosine to 0."""
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What there is to train on.
+
+    Attributes:
+        x: Images, shape (n, 28, 28, 1).
+        y: Labels, shape (n,).
+        flat: Whether the network takes flat images.
+        size: Of a batch.
+        seed: Of order and shifts.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    flat: bool
+    size: int
+    seed: int
+
+    def shaped(self, x: np.ndarray) -> np.ndarray:
+        """Images as the network takes them."""
+        return x.reshape(len(x), -1) if self.flat else x
+
+    def images(
+        self, shift: int = 0, share: float = 0.0, temperature: float = 1.0,
+        teacher: keras.Model | None = None,
+    ) -> Images:  # fmt: skip
+        """Batches, a share of whose targets a teacher gives."""
+        targets = np.eye(10, dtype="float32")[self.y]
+        if teacher is not None:
+            # Of the images as they are; shifts do not change what they show.
+            logits = teacher.predict(self.shaped(self.x), 500, verbose=0)
+            soft = np.asarray(keras.ops.softmax(logits / temperature))
+            targets = (1 - share) * targets + share * soft
+        return Images(self.x, targets, shift, self.flat, self.size, self.seed)
+
+
+def fit(model: keras.Model, images: Images, epochs: int, rate: float) -> keras.Model:
+    """Trains with Adam, whose learning rate falls along a cosine to 0.
+
+    What is closed for good leaves a gated model; what is returned is what is left.
+    """
     model.compile(
         keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(rate, len(images) * epochs)
         ),
         keras.losses.CategoricalCrossentropy(from_logits=True),
+        steps_per_execution=min(20, len(images)),
         jit_compile=False,
     )
-    model.fit(images, epochs=epochs, verbose=0)
+    train = keras_l0.fit_compacting if keras_l0.gates(model) else type(model).fit
+    return train(model, images, epochs=epochs, verbose=0).model
 
 
-def run(key: dict[str, Any], settings: mnist.Settings, args: Any) -> dict[str, Any]:
-    """Trains one network, strips it, and returns the record."""
-    flat, track = key["network"] == "lenet-300-100", Track(**key["how"])
-    x, y, x_test, y_test = mnist.load(args, False, settings.standardize)
-    if flat:
-        x_test = x_test.reshape(len(x_test), -1)
-    keras.utils.set_random_seed(key["seed"])
+def plain(settings: mnist.Settings, key: dict[str, Any], data: Data) -> Trained:
+    """Trains as the paper does."""
     model = mnist.build(key["network"], settings)
-    wall, cpu = time.perf_counter(), time.process_time()
-    teacher = None
-    size, seed = settings.batch_size, key["seed"]
-    if track.teacher:
-        # The network without gates: what strip makes of it while all are open.
-        teacher = keras_l0.strip(mnist.build(key["network"], settings), verify=False)
-        moved = dataclasses.replace(track, teacher=0.0)
-        lessons = Images(x, y, moved, None, flat, size, seed)
-        fit(teacher, lessons, min(TEACHER_EPOCHS, settings.epochs), 1e-3)
-    images = Images(x, y, track, teacher, flat, size, seed)
-    fit(model, images, settings.epochs, settings.learning_rate)
-    stripped = keras_l0.strip(model, inputs="gather", data=x_test[:100])
-    before = stripped.predict(x_test, 500, verbose=0)
-    if track.fine_tuning:
-        fit(stripped, images, min(track.fine_tuning, settings.epochs), 3e-4)
-    after = stripped.predict(x_test, 500, verbose=0)
-    sizes = keras_l0.profile(model, inputs="gather")
+    model = fit(model, data.images(), settings.epochs, settings.learning_rate)
+    stripped = keras_l0.strip(model, inputs="gather")
+    return Trained(model, stripped, stripped)
+
+
+def practice(how: Practice, key: dict[str, Any], data: Data) -> Trained:
+    """Trains as a practitioner would."""
+    gated = mnist.build(key["network"], mnist.Settings(l0=(0.0,) * 4, epochs=0))
+    # All gates are open: this is the network without them.
+    dense = keras_l0.strip(gated, verify=False)
+    fit(dense, data.images(how.shift), how.dense_epochs, how.learning_rate)
+    layers = [layer for layer in gated.layers if hasattr(layer, "kernel")]
+    trained = [layer for layer in dense.layers if hasattr(layer, "kernel")]
+    for layer, source in zip(layers, trained, strict=True):
+        layer.kernel.assign(source.kernel)
+        layer.bias.assign(source.bias)
+    lessons = data.images(how.shift, how.teacher, how.temperature, dense)
+    budget = keras_l0.Budget(**key["budget"], inputs="gather")
+    model = keras_l0.with_budget(gated, budget)
+    model = fit(model, lessons, how.gated_epochs, how.learning_rate)
+    stripped = keras_l0.strip(model, budget=budget)
+    tuned = keras.models.clone_model(stripped)
+    tuned.set_weights(stripped.get_weights())
+    return Trained(
+        model, stripped, fit(tuned, lessons, how.fine_epochs, how.learning_rate)
+    )
+
+
+def run(key: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Trains one network, strips it, and returns the record."""
+    how = key["settings"]
+    flat = key["network"] == "lenet-300-100"
+    x, y, x_test, y_test = mnist.load(args, False, how.get("standardize", False))
+    data = Data(x, y, flat, how["batch_size"], key["seed"])
+    x_test = data.shaped(x_test)
+    keras.utils.set_random_seed(key["seed"])
+    with Timed() as timed:
+        if key["track"] == "plain":
+            found = plain(mnist.Settings(**how), key, data)
+        else:
+            found = practice(Practice(**how), key, data)
+    errors = [
+        mnist.error(model.predict(x_test, 500, verbose=0), y_test)
+        for model in (found.stripped, found.tuned)
+    ]
+    sizes = keras_l0.profile(found.gated, inputs="gather")
     return {
         **key,
         "architecture": [n.kept for n in sizes.layers if n.kind.startswith("L0")],
-        "params": stripped.count_params(),
-        "params_keep": keras_l0.profile(model).deployed.params,
-        "macs": sizes.deployed.macs,
-        "error_stripped": mnist.error(before, y_test),
-        "error": mnist.error(after, y_test),
-        "minutes": (time.perf_counter() - wall) / 60,
-        "cpu_minutes": (time.process_time() - cpu) / 60,
+        "params": found.tuned.count_params(),
+        "params_keep": keras_l0.profile(found.gated).deployed.params,
+        "macs": keras_l0.plan(found.tuned).before.macs,
+        "error_stripped": errors[0],
+        "error": errors[1],
+        "minutes": timed.minutes,
+        "cpu_minutes": timed.cpu_minutes,
         **facts(),
     }
+
+
+def planned(args: Any) -> Iterator[dict[str, Any]]:
+    """What was asked for."""
+    for seed, network, track in itertools.product(args.seeds, args.network, args.track):
+        for scale in args.scales or SCALES[track]:
+            budget: dict[str, int] = {}
+            if track == "plain":
+                chosen = mnist.SETTINGS[network]
+                l0 = tuple(float(f"{scale * price:.4g}") for price in chosen.l0)
+                how = dataclasses.asdict(dataclasses.replace(chosen, l0=l0))
+            else:
+                how = dataclasses.asdict(Practice())
+                budget = {k: round(scale * v) for k, v in BUDGETS[network].items()}
+            how |= dict(args.set)
+            if args.tiny:
+                epochs = [name for name in how if "epochs" in name and how[name]]
+                how |= dict.fromkeys(epochs, 1)
+            yield {
+                "network": network,
+                "track": track,
+                "scale": scale,
+                "budget": budget,
+                "seed": seed,
+                "validation": args.validation,
+                "tiny": args.tiny,
+                "settings": json.loads(json.dumps(how)),
+            }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -168,37 +274,15 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--network", nargs="+", choices=mnist.NETWORKS, default=list(mnist.NETWORKS))
     add("--track", nargs="+", choices=TRACKS, default=list(TRACKS))
-    add("--scales", nargs="+", type=float, default=SCALES, help="of the strengths")
+    add("--scales", nargs="+", type=float, help="of the strengths, or of the budgets")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     args = parser.parse_args(arguments)
     use_threads(args.threads)
-    changes = dict(args.set)
-    if args.tiny:
-        changes["epochs"] = 1
     runs = Runs(args.output)
-    for seed in args.seeds:
-        for network in args.network:
-            chosen = dataclasses.replace(mnist.SETTINGS[network], **changes)
-            for scale in args.scales:
-                l0 = tuple(float(f"{scale * price:.4g}") for price in chosen.l0)
-                settings = dataclasses.replace(chosen, l0=l0)
-                for track in args.track:
-                    key = {
-                        "network": network,
-                        "track": track,
-                        "scale": scale,
-                        "seed": seed,
-                        "validation": args.validation,
-                        "tiny": args.tiny,
-                        "how": dataclasses.asdict(TRACKS[track]),
-                        "settings": json.loads(
-                            json.dumps(dataclasses.asdict(settings))
-                        ),
-                    }
-                    if runs.found(key):
-                        continue
-                    runs.keep(run(key, settings, args))
-                    print(run_row(runs[-1]), flush=True)
+    for key in planned(args):
+        if not runs.found(key):
+            runs.keep(run(key, args))
+            print(run_row(runs[-1]), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
     picture(runs, args.output.with_suffix(".png"))
 

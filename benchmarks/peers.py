@@ -2,21 +2,29 @@
 
     python benchmarks/peers.py --networks lenet_5 resnet_20 --seeds 0 1 2 3 4
 
-trains each network of `models.py`, and then makes it smaller in four ways, to the same
-share of its MACs: by gates under a budget (`gates`), by closing the units with the
-smallest weights in each layer (`norm`: the L1 norm of filters, Li et al. 2017,
-arXiv 1608.08710), by closing units at random (`random`), and by training a network
-of that size from scratch (`narrow`). All are stripped by `keras_l0.strip`, so their
-sizes are counted alike, and each is trained on for as long, in CPU time, as the gated
-network was; `narrow` has the time of the dense network as well. Each network, data set
-and seed is a few lines of a JSON file, which is rendered as a Markdown table; what the
-file holds is not run again. ``--validation`` holds out a twelfth of the training set.
+trains each network of `models.py`, and then makes it smaller, to the same share of its
+MACs: by gates under a budget (`gates`), by closing the units with the smallest weights
+in each layer (`norm`: the L1 norm of filters, Li et al. 2017, arXiv 1608.08710), by
+closing units at random (`random`), and by training a network of that size from scratch
+(`narrow`). These are stripped by `keras_l0.strip`, so their sizes are counted alike.
+`tfmot` is what tensorflow-model-optimization does in the same place: it sets that share
+of the weights of each layer to 0 by magnitude (Zhu and Gupta 2017, arXiv 1710.01878),
+and leaves the layers as large as they are; it takes the extra ``tfmot``. Each trains
+for as long, in CPU time, as the gated network did; `narrow` has the time of the dense
+network as well. Each way is a record in a JSON file, which is rendered as a Markdown
+table; what the file holds is not run again.
+``--validation`` holds out a twelfth of the training set.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -32,21 +40,32 @@ from runs import Runs, Timed, facts, options, use_threads
 from transfer import SETTINGS, Settings, error, pruned, train
 
 import keras_l0
+from keras_l0.export.tf_keras_twin import build_twin
 
-METHODS = ("gates", "norm", "random", "narrow")
+METHODS = ("gates", "norm", "random", "narrow", "tfmot")
+# What can be run without the extra.
+INSTALLED = METHODS[: 5 if find_spec("tensorflow_model_optimization") else 4]
 # Of an epoch, to tell how long one takes.
 TRIED = 8
 
 
 def epochs_in(
-    minutes: float, model: keras.Model, x: np.ndarray, y: np.ndarray, settings: Settings
-) -> int:
-    """How many epochs of a network fit into some CPU time, at least one."""
-    trial = keras.models.clone_model(model)
+    minutes: float, fit: Callable[..., Any], x: np.ndarray, y: np.ndarray,
+    settings: Settings,
+) -> int:  # fmt: skip
+    """How many epochs fit into some CPU time, at least one.
+
+    Args:
+        minutes: The CPU time.
+        fit: Trains on images and labels for one epoch.
+        x: Images.
+        y: Labels.
+        settings: Of the training.
+    """
     some = max(len(x) // TRIED, min(len(x), settings.batch_size))
-    train(trial, x[:some], y[:some], settings, 1)  # compiles
+    fit(x[:some], y[:some])  # compiles
     with Timed() as timed:
-        trial.fit(x[:some], y[:some], settings.batch_size, verbose=0)
+        fit(x[:some], y[:some])
     return max(1, round(minutes / (timed.cpu_minutes * len(x) / some)))
 
 
@@ -61,52 +80,103 @@ def shrink(method: str, dense: keras.Model, share: float, seed: int) -> keras.Mo
     return small
 
 
-def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> list:
-    """Trains one network, makes it smaller in each way, and returns the records."""
+def trained_on(
+    model: keras.Model, minutes: float, x: np.ndarray, y: np.ndarray, settings: Settings
+) -> int:
+    """Trains a network for so long, and returns the number of epochs."""
+    trial = keras.models.clone_model(model)
+    train(trial, x[:1], y[:1], settings, 1)
+    some = {"batch_size": settings.batch_size, "verbose": 0}
+    epochs = epochs_in(minutes, partial(trial.fit, **some), x, y, settings)
+    train(model, x, y, settings, epochs)
+    return epochs
+
+
+def magnitude(
+    dense: keras.Model, share: float, minutes: float, x: np.ndarray, y: np.ndarray,
+    settings: Settings,
+) -> tuple[keras.Model, int]:  # fmt: skip
+    """A copy that TFMOT prunes while it trains for so long, and the number of epochs.
+
+    The share of zeros rises for the first half of the training, as slowly as it can.
+    """
+    tf_keras, tfmot = map(import_module, ("tf_keras", "tensorflow_model_optimization"))
+    functional = keras.Model(dense.inputs, dense.outputs[0])
+    sparsity = tfmot.sparsity.keras
+
+    def wrapped(steps: int) -> Any:
+        schedule = sparsity.PolynomialDecay(0.0, 1 - share, 0, steps // 2, 3)
+        model = sparsity.prune_low_magnitude(build_twin(functional).model, schedule)
+        rate = tf_keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+        # That it cannot do several steps in one execution is its own limit.
+        model.compile(
+            tf_keras.optimizers.Adam(rate),
+            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+        return partial(
+            model.fit, batch_size=settings.batch_size, verbose=0,
+            callbacks=[sparsity.UpdatePruningStep()],
+        )  # fmt: skip
+
+    trial = wrapped(1000)
+    epochs = epochs_in(minutes, trial, x, y, settings)
+    fit = wrapped(epochs * -(-len(x) // settings.batch_size))
+    pruned = sparsity.strip_pruning(fit(x, y, epochs=epochs).model)
+    copy = keras.models.clone_model(dense)
+    for layer in pruned.layers:
+        if layer.weights:
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy, epochs
+
+
+def run(
+    key: dict[str, Any], methods: list[str], settings: Settings,
+    args: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Trains one network, makes it smaller in each way, and yields the records."""
     x, y, x_test, y_test = load(
         key["dataset"], validation=args.validation, tiny=args.tiny
     )
+    x, y = x[: key["images"]], y[: key["images"]]
     keras.utils.set_random_seed(key["seed"])
     dense = NETWORKS[key["network"]]()
     with Timed() as dense_time:
         train(dense, x, y, settings, settings.dense_epochs)
-    budget = keras_l0.Budget(macs=args.share)
+    of_dense = error(dense, x_test, y_test)
+    before = keras_l0.plan(dense).before
+    budget = keras_l0.Budget(macs=key["share"])
+    # All others are given the time that this takes.
     with Timed() as gated_time:
         of_gates = pruned(dense, x, y, settings, budget, key["seed"])
-    before = keras_l0.plan(dense).before
-    records = []
-    for method in METHODS:
-        if method == "gates":
-            small, minutes = of_gates, gated_time.cpu_minutes
-            epochs = settings.gated_epochs + settings.fine_epochs
-        else:
-            small = shrink(method, dense, args.share, key["seed"])
-            minutes = gated_time.cpu_minutes
-            if method == "narrow":
-                minutes += dense_time.cpu_minutes
-            epochs = epochs_in(minutes, small, x, y, settings)
-            with Timed() as timed:
-                train(small, x, y, settings, epochs)
-            minutes = timed.cpu_minutes
-        if method != "narrow":
-            minutes += dense_time.cpu_minutes
-        after = keras_l0.plan(small).before
-        records.append(
-            {
-                **key,
-                "method": method,
-                "error_dense": error(dense, x_test, y_test),
-                "error": error(small, x_test, y_test),
-                "params_dense": before.params,
-                "params": after.params,
-                "macs_dense": before.macs,
-                "macs": after.macs,
-                "epochs": epochs,
-                "cpu_minutes": minutes,
-                **facts(),
-            }
-        )
-    return records
+    for method in methods:
+        minutes = gated_time.cpu_minutes
+        with Timed() as timed:
+            if method == "gates":
+                small = of_gates
+                epochs = settings.gated_epochs + settings.fine_epochs
+            elif method == "tfmot":
+                small, epochs = magnitude(dense, key["share"], minutes, x, y, settings)
+            else:
+                small = shrink(method, dense, key["share"], key["seed"])
+                if method == "narrow":
+                    minutes += dense_time.cpu_minutes
+                epochs = trained_on(small, minutes, x, y, settings)
+        size = keras_l0.plan(small).before
+        yield {
+            **key,
+            "method": method,
+            "error_dense": of_dense,
+            "error": error(small, x_test, y_test),
+            "params_dense": before.params,
+            "params": size.params,
+            "not_zero": sum(int(np.count_nonzero(w)) for w in small.get_weights()),
+            "macs_dense": before.macs,
+            "macs": size.macs,
+            "epochs": epochs,
+            "cpu_minutes": minutes if method == "gates" else timed.cpu_minutes,
+            **facts(),
+        }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -116,29 +186,30 @@ def main(arguments: list[str] | None = None) -> None:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    add("--share", type=float, default=0.25, help="of the MACs")
+    add("--share", nargs="+", type=float, default=[0.1], help="of the MACs")
+    add("--images", type=int, default=60_000, help="how many to train on")
+    add("--methods", nargs="+", choices=METHODS, default=list(INSTALLED))
     args = parser.parse_args(arguments)
     use_threads(args.threads)
     runs = Runs(args.output)
-    for seed in args.seeds:
-        for network in args.networks:
+    for seed, share in itertools.product(args.seeds, args.share):
+        for network, dataset in itertools.product(args.networks, args.datasets):
             settings = SETTINGS[network]
             if args.tiny:
                 settings = Settings(dense_epochs=1, gated_epochs=1)
-            for dataset in args.datasets:
-                key = {
-                    "network": network,
-                    "dataset": dataset,
-                    "seed": seed,
-                    "share": args.share,
-                    "validation": args.validation,
-                    "tiny": args.tiny,
-                }
-                if runs.found(key):
-                    continue
-                made = run(key, settings, args)
-                runs.keep(*made)
-                print("\n".join(map(run_row, made)), flush=True)
+            key = {
+                "network": network,
+                "dataset": dataset,
+                "images": args.images,
+                "seed": seed,
+                "share": share,
+                "validation": args.validation,
+                "tiny": args.tiny,
+            }
+            missing = [m for m in args.methods if not runs.found(key | {"method": m})]
+            for made in run(key, missing, settings, args) if missing else ():
+                runs.keep(made)
+                print(run_row(made), flush=True)
     args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
 

@@ -72,12 +72,13 @@ def options(
     return parser
 
 
-def settings_option(parser: argparse.ArgumentParser) -> None:
+def settings_option(
+    parser: argparse.ArgumentParser, flag: str = "--set", help: str = "other settings"
+) -> None:
     """Lets settings be changed by name."""
     parser.add_argument(
-        "--set", nargs="+", default=[], type=_setting, metavar="NAME=VALUE",
-        help="other settings",
-    )  # fmt: skip
+        flag, nargs="+", default=[], type=_setting, metavar="NAME=VALUE", help=help
+    )
 
 
 def _setting(text: str) -> tuple[str, Any]:

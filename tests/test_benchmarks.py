@@ -137,11 +137,24 @@ def test_budgets(measured):
 @pytest.mark.tensorflow
 def test_peers_come_to_the_same_size(measured):
     few = ("--networks", "lenet_300_100", "--datasets", "mnist", "--seeds", "0")
-    runs, page = measured("peers", "--threads", "0", *few)
-    assert {run["method"] for run in runs} == {"gates", "norm", "random", "narrow"}
+    few += ("--threads", "0")
+    ways = ["gates", "norm", "random", "narrow"]
+    runs, page = measured("peers", "--share", "0.25", *few, "--methods", *ways)
+    assert [run["method"] for run in runs] == ways
     for run in runs:
         assert 0.2 * run["macs_dense"] < run["macs"] <= 0.25 * run["macs_dense"]
-    assert "| lenet_300_100 | mnist | 1 | 25% |" in page
+        assert run["not_zero"] <= run["params"] < run["params_dense"]
+    assert "| lenet_300_100 | mnist | 60,000 | 1 | 25% |" in page
+
+
+@pytest.mark.tensorflow
+def test_the_peer_tfmot_sets_weights_to_zero(measured):
+    pytest.importorskip("tensorflow_model_optimization", reason="an extra")
+    few = ("--networks", "lenet_300_100", "--datasets", "mnist", "--seeds", "0")
+    few += ("--threads", "0")
+    (run,), _ = measured("peers", *few, "--methods", "tfmot", "--share", "0.5")
+    assert run["params"] == run["params_dense"] and run["macs"] == run["macs_dense"]
+    assert run["not_zero"] < 0.55 * run["params"]
 
 
 @pytest.mark.tensorflow
