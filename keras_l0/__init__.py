@@ -14,7 +14,8 @@ from keras_l0 import callbacks, layers, regularizers, schedules
 from keras_l0.analysis.plan import StripPlan, plan
 from keras_l0.analysis.rules import Rule, register_strip_rule
 from keras_l0.budget import Budget
-from keras_l0.budget.model import BudgetedModel, with_budget
+from keras_l0.budget.making import with_budget
+from keras_l0.budget.model import BudgetedModel
 from keras_l0.calibration import calibrate
 from keras_l0.compaction import Compaction, compact, fit_compacting
 from keras_l0.convert import GatePlan, add_gates, plan_gates

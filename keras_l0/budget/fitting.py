@@ -12,7 +12,7 @@ import numpy as np
 from keras_l0.budget.closing import CLOSED, close, to_close
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, as_budgets
-from keras_l0.budget.model import copy_of
+from keras_l0.budget.making import copy_of
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_gates
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_l0.analysis.graph import deep_recursion, require_finite, require_graph
 from keras_l0.arguments import require_probability
-from keras_l0.budget.model import BudgetedModel, put_under
+from keras_l0.budget.making import put_under
+from keras_l0.budget.model import BudgetedModel
 from keras_l0.compaction.narrowing import Narrowed, narrow
 from keras_l0.compaction.slots import carried
 from keras_l0.layers import find_gates

@@ -10,7 +10,7 @@ import keras
 from keras_l0.analysis.copying import warn_of_lost_steps
 from keras_l0.arguments import require_seed
 from keras_l0.budget import Budget, as_budgets
-from keras_l0.budget.model import put_under, require_within_reach
+from keras_l0.budget.making import put_under, require_within_reach
 from keras_l0.convert.conversion import Conversion
 from keras_l0.convert.plan import GatePlan
 from keras_l0.convert.selection import Selector, Strength
