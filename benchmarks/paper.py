@@ -62,7 +62,7 @@ class Practice:
 
 
 TRACKS = ("plain", "practice")
-SCALES = {"plain": (0.5, 1.0, 1.6), "practice": (1.0, 1.5, 2.5)}
+SCALES = {"plain": (0.5, 1.0, 1.4), "practice": (0.6, 1.0, 2.0)}
 BUDGETS = {
     "lenet-300-100": {"params": 9_700},
     "lenet-5": {"params": 2_800, "macs": 153_000},
@@ -186,7 +186,9 @@ def plain(settings: mnist.Settings, key: dict[str, Any], data: Data) -> Trained:
 
 def practice(how: Practice, key: dict[str, Any], data: Data) -> Trained:
     """Trains as a practitioner would."""
-    gated = mnist.build(key["network"], mnist.Settings(l0=(0.0,) * 4, epochs=0))
+    network = key["network"]
+    without = mnist.Settings(l0=(0.0,) * len(mnist.SETTINGS[network].l0), epochs=0)
+    gated = mnist.build(network, without)
     # All gates are open: this is the network without them.
     dense = keras_l0.strip(gated, verify=False)
     fit(dense, data.images(how.shift), how.dense_epochs, how.learning_rate)

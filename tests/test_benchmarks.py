@@ -158,14 +158,15 @@ def test_the_peer_tfmot_sets_weights_to_zero(measured):
 
 
 @pytest.mark.tensorflow
-def test_both_tracks_of_the_paper(measured, tmp_path):
-    few = ("--network", "lenet-5", "--scales", "1", "--seeds", "0", "--threads", "0")
+@pytest.mark.parametrize("network", ["lenet-300-100", "lenet-5"])
+def test_both_tracks_of_the_paper(measured, tmp_path, network):
+    few = ("--network", network, "--scales", "1", "--seeds", "0", "--threads", "0")
     runs, page = measured("paper", *few)
     assert [run["track"] for run in runs] == ["plain", "practice"]
     plain, practice = runs
     assert plain["error"] == plain["error_stripped"]
     assert 0 < practice["params"] <= practice["params_keep"]
-    assert "| lenet-5 | practice | x 1 | 1 |" in page
+    assert f"| {network} | practice | x 1 | 1 |" in page
     assert (tmp_path / "results.png").stat().st_size > 1000
 
 
