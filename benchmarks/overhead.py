@@ -2,6 +2,7 @@
 
     KERAS_BACKEND=tensorflow python benchmarks/overhead.py
     KERAS_BACKEND=jax python benchmarks/overhead.py
+    KERAS_BACKEND=torch python benchmarks/overhead.py
 
 trains each network in four forms, with nothing, Dropout, gates, or gates under a budget
 behind its hidden layers (in the LeNets: in them), taking turns in one process: what
@@ -91,11 +92,13 @@ def build(name: str, form: str, steps: int) -> keras.Model:
         model = keras.Model(image, layers.Dense(10)(x))
     if form == "budget":
         model = keras_l0.with_budget(model, keras_l0.Budget(params=0.9))
+    backend = keras.backend.backend()
     model.compile(
         keras.optimizers.Adam(1e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        steps_per_execution=steps,
-        jit_compile="auto" if keras.backend.backend() == "jax" else False,
+        # On Torch Keras has one, and runs it as Python.
+        steps_per_execution=1 if backend == "torch" else steps,
+        jit_compile="auto" if backend == "jax" else False,
     )
     return model
 
@@ -154,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--networks", nargs="+", choices=SIZES, default=list(SIZES))
     add("--rounds", type=int, default=15)
-    add("--threads", type=int, default=1, help="of TensorFlow; 0: as they are")
+    add("--threads", type=int, default=1, help="not of JAX; 0: as they are")
     add("--memory", nargs="*", choices=FORMS, default=FORMS, help="of which forms")
     add("--tiny", action="store_true", help="one round of a step, no memory")
     add("--output", type=Path, default=HERE / "results-overhead.json")
@@ -163,6 +166,10 @@ def main(arguments: list[str] | None = None) -> None:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         use_threads(args.threads)
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(args.threads or torch.get_num_threads())
     if args.peak:
         name, form = args.peak
         trainer(name, form, SIZES[name][1])()

@@ -118,8 +118,12 @@ class L0(keras.regularizers.Regularizer):
         step: Any = 0,
     ) -> Any:
         prob_open = (distribution or HardConcrete()).prob_open(log_alpha)
-        strength = ops.cast(self.strength(step), prob_open.dtype)
-        price = strength * ops.convert_to_tensor(cost, dtype=prob_open.dtype)
+        price = self.strength(step)
+        if self.scheduled:
+            price = ops.cast(price, prob_open.dtype)
+        if not isinstance(cost, (int, float)):
+            cost = ops.convert_to_tensor(cost, dtype=prob_open.dtype)
+        price = price * cost
         if self.l2:
             # Not in place: Torch would keep the shape.
             norm = ops.convert_to_tensor(squares, dtype=prob_open.dtype)

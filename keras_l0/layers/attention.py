@@ -150,7 +150,7 @@ class _GatedHeads(_Base):
             output = output * gate.values(ops.shape(output), training, again)
         shape = ops.shape(output)
         heads = ops.reshape(output, (*shape[:-2], *self.head_shape))
-        output = ops.reshape(self.gate(heads, training=training), shape)
+        output = ops.reshape(self.gate.call(heads, training), shape)
         return output, scores[0] if scores else None
 
     def get_config(self) -> dict[str, Any]:

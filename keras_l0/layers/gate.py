@@ -355,6 +355,5 @@ class _Bounds(keras.constraints.Constraint):
 
     def __call__(self, raw: Any) -> Any:
         options = self.gate.options
-        multiplier = options.learning_rate_multiplier
-        raw = ops.convert_to_tensor(raw)
-        return options.bounded(raw * multiplier) / multiplier
+        unit = options.learning_rate_multiplier
+        return options.bounded(ops.convert_to_tensor(raw), unit)

@@ -187,7 +187,8 @@ class Gated(_Layer):
         return self.compute_output_shape(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.gate(self.rematerialized(super().call, inputs), training=training)
+        # What a layer does around its `call` has been done for this one.
+        return self.gate.call(self.rematerialized(super().call, inputs), training)
 
     def rematerialized(self, plain: Any, *args: Any, inputs: int = 1) -> Any:
         """What ``plain`` makes of tensors, computed once more for the gradient.

@@ -178,7 +178,7 @@ class Granular(Gated):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         plain = super(Gated, self).call
         if self.granularity == "inputs":
-            return self.rematerialized(plain, self.gate(inputs, training=training))
+            return self.rematerialized(plain, self.gate.call(inputs, training))
         if not self.block and not self._folds(inputs):
             return super().call(inputs, training=training)
         given = [self.kernel] if self.bias is None else [self.kernel, self.bias]

@@ -143,16 +143,21 @@ class GateOptions:
         """How many of so many gates training holds open."""
         return min(self.min_units, count - 1)
 
-    def bounded(self, log_alpha: Any) -> Any:
-        """Where training leaves gates that it has moved to ``log_alpha``."""
+    def bounded(self, log_alpha: Any, unit: float = 1.0) -> Any:
+        """Where training leaves gates that it has moved to ``log_alpha``.
+
+        Args:
+            log_alpha: Locations, in the unit.
+            unit: What they are counted in.
+        """
         if self.clamp is not None:
-            log_alpha = ops.clip(log_alpha, *self.clamp)
+            log_alpha = ops.clip(log_alpha, *(bound / unit for bound in self.clamp))
         held = self.held(math.prod(log_alpha.shape))
         if not held:
             return log_alpha
         each = ops.ravel(log_alpha)
         likeliest, numbers = ops.top_k(each, held)
-        lifted = ops.maximum(likeliest, float(self.location(0.5)))
+        lifted = ops.maximum(likeliest, float(self.location(0.5)) / unit)
         each = ops.scatter_update(each, ops.expand_dims(numbers, -1), lifted)
         return ops.reshape(each, log_alpha.shape)
 
