@@ -59,6 +59,8 @@ def test_a_report_without_comparison_or_macs_prints(tmp_path):
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_the_report_says_what_it_was_before(tmp_path, quantization):
+    if quantization:
+        pytest.importorskip("tflite_micro", reason="pip install keras-l0[micro]")
     x = keras.Input((6,), name="x")
     before = awkward(keras.Model(x, layers.Dense(3)(layers.Dense(90)(x))))
     data, labels = normal(40, 6), np.arange(40) % 3
