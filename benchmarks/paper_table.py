@@ -19,13 +19,20 @@ LeNet-5. All that was run is listed, whatever came of it.
 ![Size against error](results-paper.png)"""
 
 SUMMARY = (
-    "network | track | strengths | seeds | parameters | keep | MACs | error (%) | "
+    "network | track | aim | seeds | parameters | keep | MACs | error (%) | "
     "smallest to largest"
 )
 RUN = (
-    "network | track | strengths | seed | error on | architecture | parameters | "
+    "network | track | aim | seed | error on | architecture | parameters | "
     "keep | MACs | error, stripped (%) | fine-tuned | CPU minutes | commit"
 )
+
+
+def aim(r: dict) -> str:
+    """What a run was under."""
+    if not r["budget"]:
+        return f"strengths x {r['scale']:g}"
+    return ", ".join(f"{limit:,} {name}" for name, limit in r["budget"].items())
 
 
 def grouped(runs: list[dict]) -> dict[tuple, list[dict]]:
@@ -33,7 +40,7 @@ def grouped(runs: list[dict]) -> dict[tuple, list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for r in sorted(runs, key=lambda r: (r["network"], r["track"], r["scale"])):
         if not r["validation"]:
-            key = (r["network"], r["track"], r["scale"], str(r["settings"]))
+            key = (r["network"], r["track"], aim(r), str(r["settings"]))
             groups.setdefault(key, []).append(r)
     return groups
 
@@ -41,14 +48,14 @@ def grouped(runs: list[dict]) -> dict[tuple, list[dict]]:
 def render(runs: list[dict]) -> str:
     """The runs as Markdown: their means, and each of them."""
     summary = []
-    for (network, track, scale, _), group in grouped(runs).items():
+    for (network, track, wanted, _), group in grouped(runs).items():
         params, keep, macs, error = (
             float(np.mean([r[name] for r in group]))
             for name in ("params", "params_keep", "macs", "error")
         )
         errors = [r["error"] for r in group]
         summary.append(
-            f"{network} | {track} | x {scale:g} | {len(group)} | {params:,.0f} | "
+            f"{network} | {track} | {wanted} | {len(group)} | {params:,.0f} | "
             f"{keep:,.0f} | {macs:,.0f} | {error:.2f} | "
             f"{min(errors):.2f} to {max(errors):.2f}"
         )
@@ -59,7 +66,7 @@ def render(runs: list[dict]) -> str:
 def run_row(r: dict) -> str:
     """One run as a row of the table."""
     return (
-        f"{r['network']} | {r['track']} | x {r['scale']:g} | {r['seed']} | "
+        f"{r['network']} | {r['track']} | {aim(r)} | {r['seed']} | "
         f"{'validation' if r['validation'] else 'test'} | "
         f"{'-'.join(map(str, r['architecture']))} | {r['params']:,} | "
         f"{r['params_keep']:,} | {r['macs']:,} | {r['error_stripped']:.2f} | "
