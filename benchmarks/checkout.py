@@ -12,13 +12,13 @@ sys.path.insert(0, str(HERE.parent))
 
 
 def commit() -> str:
-    """The commit that keras_l0 is at, with a + where it has changed since."""
+    """The commit that this is, with a + where its code has changed since."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(HERE.parent), *words]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "keras_l0")
+    changed = git("status", "--porcelain", "--", "keras_l0", "benchmarks/*.py")
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 

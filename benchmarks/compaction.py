@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -31,7 +30,6 @@ from runs import Runs, facts, options, use_threads
 
 import keras_l0
 
-HERE = Path(__file__).resolve().parent
 # The strengths and rates of `mnist.py`, the network and the rates of `budget.py`.
 EPOCHS = {"lenet-300-100": 40, "lenet-5": 24, "residual": 10, "wrn-16-4": 200}
 # What there is to train on, which makes few batches of 128.

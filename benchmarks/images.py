@@ -29,6 +29,9 @@ def load(
 
     Returns:
         Images and labels to train on, and to test on.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
     """
     path = path or LOCAL / f"{dataset}.npz"
     if tiny:
@@ -39,6 +42,8 @@ def load(
         with np.load(path) as file:
             names = ("x_train", "y_train", "x_test", "y_test")
             x, y, x_test, y_test = (file[name] for name in names)
+    elif path != LOCAL / f"{dataset}.npz":
+        raise FileNotFoundError(f"`path` must be a file. Received: {str(path)!r}")
     else:
         (x, y), (x_test, y_test) = getattr(keras.datasets, dataset).load_data()
     if validation:

@@ -7,18 +7,19 @@ MACs: by gates under a budget (`gates`), by closing the units with the smallest 
 in each layer (`norm`: the L1 norm of filters, Li et al. 2017, arXiv 1608.08710), by
 closing units at random (`random`), and by training a network of that size from scratch
 (`narrow`). These are stripped by `keras_l0.strip`, so their sizes are counted alike.
-`tfmot` is what tensorflow-model-optimization does in the same place: it sets that share
-of the weights of each layer to 0 by magnitude (Zhu and Gupta 2017, arXiv 1710.01878),
-and leaves the layers as large as they are; it takes the extra ``tfmot``. Each trains
-for as long, in CPU time, as the gated network did; `narrow` has the time of the dense
-network as well. Each way is a record in a JSON file, which is rendered as a Markdown
-table; what the file holds is not run again.
+`tfmot` is what tensorflow-model-optimization does in the same place: of the weights of
+each layer it sets all but that share to 0, by magnitude (Zhu and Gupta 2017, arXiv
+1710.01878), and leaves the layers as large as they are; it takes the extra ``tfmot``.
+Each trains for as long, in CPU time, as the gated network did; `narrow` has the time of
+the dense network as well. Each way is a record in a JSON file, which is rendered as a
+Markdown table; what the file holds is not run again.
 ``--validation`` holds out a twelfth of the training set.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from models import NETWORKS
 from peers_table import render, run_row
 from ranking import close_lowest, norms, random_scores
 from runs import Runs, Timed, facts, options, use_threads
-from transfer import SETTINGS, Settings, error, pruned, train
+from transfer import SETTINGS, Settings, compile_to_train, error, pruned, train
 
 import keras_l0
 from keras_l0.export.tf_keras_twin import build_twin
@@ -45,6 +46,8 @@ from keras_l0.export.tf_keras_twin import build_twin
 METHODS = ("gates", "norm", "random", "narrow", "tfmot")
 # What can be run without the extra.
 INSTALLED = METHODS[: 5 if find_spec("tensorflow_model_optimization") else 4]
+# Which have layers that tf_keras does not.
+NOT_IN_TF_KERAS = ("vit_4",)
 # Of an epoch, to tell how long one takes.
 TRIED = 8
 
@@ -57,16 +60,21 @@ def epochs_in(
 
     Args:
         minutes: The CPU time.
-        fit: Trains on images and labels for one epoch.
+        fit: Trains on images and labels for so many ``epochs``.
         x: Images.
         y: Labels.
         settings: Of the training.
     """
     some = max(len(x) // TRIED, min(len(x), settings.batch_size))
-    fit(x[:some], y[:some])  # compiles
-    with Timed() as timed:
-        fit(x[:some], y[:some])
-    return max(1, round(minutes / (timed.cpu_minutes * len(x) / some)))
+    fit(x[:some], y[:some], epochs=1)  # compiles
+    took = []
+    for epochs in (1, 4):
+        with Timed() as timed:
+            fit(x[:some], y[:some], epochs=epochs)
+        took.append(timed.cpu_minutes)
+    # What a `fit` takes beside its epochs counts once, in few of them and in many.
+    epoch = max((took[1] - took[0]) / 3, 1e-6) * len(x) / some
+    return max(1, round((minutes - took[0]) / epoch))
 
 
 def shrink(method: str, dense: keras.Model, share: float, seed: int) -> keras.Model:
@@ -85,7 +93,7 @@ def trained_on(
 ) -> int:
     """Trains a network for so long, and returns the number of epochs."""
     trial = keras.models.clone_model(model)
-    train(trial, x[:1], y[:1], settings, 1)
+    compile_to_train(trial, len(x) // TRIED, settings, 1)
     some = {"batch_size": settings.batch_size, "verbose": 0}
     epochs = epochs_in(minutes, partial(trial.fit, **some), x, y, settings)
     train(model, x, y, settings, epochs)
@@ -98,14 +106,16 @@ def magnitude(
 ) -> tuple[keras.Model, int]:  # fmt: skip
     """A copy that TFMOT prunes while it trains for so long, and the number of epochs.
 
-    The share of zeros rises for the first half of the training, as slowly as it can.
+    The share of zeros rises in the first half of the training, less and less.
     """
     tf_keras, tfmot = map(import_module, ("tf_keras", "tensorflow_model_optimization"))
     functional = keras.Model(dense.inputs, dense.outputs[0])
     sparsity = tfmot.sparsity.keras
 
     def wrapped(steps: int) -> Any:
-        schedule = sparsity.PolynomialDecay(0.0, 1 - share, 0, steps // 2, 3)
+        schedule = sparsity.PolynomialDecay(
+            0.0, 1 - share, 0, steps // 2, frequency=min(100, max(1, steps // 20))
+        )
         model = sparsity.prune_low_magnitude(build_twin(functional).model, schedule)
         rate = tf_keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
         # That it cannot do several steps in one execution is its own limit.
@@ -138,7 +148,7 @@ def run(
     x, y, x_test, y_test = load(
         key["dataset"], validation=args.validation, tiny=args.tiny
     )
-    x, y = x[: key["images"]], y[: key["images"]]
+    x, y = x[: args.images], y[: args.images]
     keras.utils.set_random_seed(key["seed"])
     dense = NETWORKS[key["network"]]()
     with Timed() as dense_time:
@@ -166,6 +176,7 @@ def run(
         yield {
             **key,
             "method": method,
+            "trained_on": len(x),
             "error_dense": of_dense,
             "error": error(small, x_test, y_test),
             "params_dense": before.params,
@@ -201,12 +212,18 @@ def main(arguments: list[str] | None = None) -> None:
                 "network": network,
                 "dataset": dataset,
                 "images": args.images,
+                "settings": dataclasses.asdict(settings),
                 "seed": seed,
                 "share": share,
                 "validation": args.validation,
                 "tiny": args.tiny,
             }
-            missing = [m for m in args.methods if not runs.found(key | {"method": m})]
+            missing = [
+                method
+                for method in args.methods
+                if not runs.found(key | {"method": method})
+                and not (method == "tfmot" and network in NOT_IN_TF_KERAS)
+            ]
             for made in run(key, missing, settings, args) if missing else ():
                 runs.keep(made)
                 print(run_row(made), flush=True)

@@ -7,21 +7,26 @@ from mnist_table import table
 
 PREFACE = """# Gates beside what else a user might do
 
-Written by `python benchmarks/peers.py`; versions and unrounded figures are in the JSON
-file beside this one. All ways lead to the same share of the dense network's MACs in
-about the same CPU time after it. "norm" closes the units with the smallest weights of
-each layer, "random" any, "narrow" is a network of that size trained from scratch, which
-has the time of the dense network as well. "tfmot" is magnitude pruning by
-tensorflow-model-optimization to the same share of weights that are not 0: it makes no
-layer smaller, and what it deploys computes all MACs of the dense network. Errors are in
-percent, on the test images after the last epoch, mean (smallest to largest) over the
-seeds; **bold** is the smallest. Nothing was tuned for any of them. Fashion-MNIST is
-a re-split, not comparable with published figures."""
+Written by `python benchmarks/peers.py`; versions, settings and unrounded figures are in
+the JSON file beside this one. All ways lead to the same share of the dense network's
+MACs (parameters may differ: they are in brackets) in about the same CPU time after it.
+"norm" closes the units with the smallest weights of each layer, "random" any, the same
+share of each layer; "narrow" is a network of the size of "norm" trained from scratch,
+which has the time of the dense network as well. "tfmot" is magnitude pruning by
+tensorflow-model-optimization to the same share of weights that are not 0, which are
+what is in brackets: it makes no layer smaller, and what it deploys computes all MACs of
+the dense network. "dense" was trained for `dense_epochs` only. Errors are in percent,
+on the test images after the last epoch, mean (smallest to largest) over the seeds;
+**bold** is the smallest. All train with Adam at 1e-3, batches of 128 and a cosine
+decay; gates have the defaults of `Budget`, and six epochs after strip for networks with
+many BatchNormalizations (`transfer.py`); nothing else was tuned for any of them.
+Fashion-MNIST is a re-split, not comparable with published figures."""
 
 WAYS = ("gates", "norm", "random", "narrow", "tfmot")
 SUMMARY = f"network | images | of them | seeds | MACs left | dense | {' | '.join(WAYS)}"
 RUN = (
-    "network | images | of them | seed | MACs left | way | parameters | not 0 | MACs | "
+    "network | images | of them | seed | error on | MACs left | way | parameters | "
+    "not 0 | MACs | "
     "error before (%) | after | epochs | CPU minutes | commit"
 )
 
@@ -31,19 +36,14 @@ def render(runs: list[dict]) -> str:
     groups: dict[tuple, list[dict]] = {}
     for r in runs:
         if not r["validation"]:
-            key = (r["network"], r["dataset"], r["images"], r["share"])
+            settings = str(r["settings"])
+            key = (r["network"], r["dataset"], r["trained_on"], r["share"], settings)
             groups.setdefault(key, []).append(r)
     summary = []
-    for (network, dataset, images, share), group in groups.items():
-        errors = {
-            way: [r["error"] for r in group if r["method"] == way] for way in WAYS
-        }
-        means = {way: float(np.mean(e)) for way, e in errors.items() if e}
-        ways = []
-        for way, e in errors.items():
-            mark = "**" if e and means[way] == min(means.values()) else ""
-            mean = f"{mark}{means[way]:.2f}{mark}" if e else "-"
-            ways.append(f"{mean} ({min(e):.2f} to {max(e):.2f})" if e else mean)
+    for (network, dataset, images, share, _), group in groups.items():
+        by_way = {way: [r for r in group if r["method"] == way] for way in WAYS}
+        means = [np.mean([r["error"] for r in ran]) for ran in by_way.values() if ran]
+        ways = [_cell(by_way[way], min(means)) for way in WAYS]
         dense = np.mean([r["error_dense"] for r in group])
         seeds = len({r["seed"] for r in group})
         row = [network, dataset, f"{images:,}", str(seeds), f"{share:.0%}"]
@@ -52,10 +52,23 @@ def render(runs: list[dict]) -> str:
     return "\n\n".join([*parts, table(RUN, [run_row(r) for r in runs])])
 
 
+def _cell(runs: list[dict], best: float) -> str:
+    """The errors of one way, and its parameters that are not 0."""
+    if not runs:
+        return "-"
+    errors = [r["error"] for r in runs]
+    mean = float(np.mean(errors))
+    mark = "**" if mean == best else ""
+    params = float(np.mean([r["not_zero"] for r in runs]))
+    spread = f"{min(errors):.2f} to {max(errors):.2f}"
+    return f"{mark}{mean:.2f}{mark} ({spread}) [{params / 1000:.0f} k]"
+
+
 def run_row(r: dict) -> str:
     """One run as a row of the table."""
     return (
-        f"{r['network']} | {r['dataset']} | {r['images']:,} | {r['seed']} | "
+        f"{r['network']} | {r['dataset']} | {r['trained_on']:,} | {r['seed']} | "
+        f"{'validation' if r['validation'] else 'test'} | "
         f"{r['share']:.0%} | {r['method']} | {r['params']:,} | {r['not_zero']:,} | "
         f"{r['macs']:,} | {r['error_dense']:.2f} | {r['error']:.2f} | {r['epochs']} | "
         f"{r['cpu_minutes']:.1f} | {r['commit']}"

@@ -41,7 +41,8 @@ def random_scores(rng: np.random.Generator) -> Scores:
 def close_lowest(model: keras.Model, scores: Scores, share: float) -> keras.Model:
     """A gated copy with so many units closed that a share of the MACs is left.
 
-    Each layer loses the same share of its units, but never the last one.
+    Each layer loses the same share of its units, but never the last one; where there is
+    room for one unit more, it stays.
     """
     conversion = Conversion(model, None, ())
     ranks = {}
@@ -64,8 +65,21 @@ def close_lowest(model: keras.Model, scores: Scores, share: float) -> keras.Mode
         middle = (low + high) / 2
         fits = cost([1.0 * (rank <= middle) for rank in order]).macs <= share * full
         low, high = (middle, high) if fits else (low, middle)
-    for gate, rank in zip(gates, order, strict=True):
-        values = np.where(rank <= low, OPEN, CLOSED)
+    limits = {id(rank): low for rank in order}
+
+    def masks() -> list[np.ndarray]:
+        return [1.0 * (rank <= limits[id(rank)]) for rank in order]
+
+    growing = {id(rank): rank for rank in order}
+    while growing:
+        for key, rank in list(growing.items()):
+            before, above = limits[key], rank[rank > limits[key]]
+            limits[key] = above.min(initial=np.inf)
+            if not len(above) or cost(masks()).macs > share * full:
+                limits[key] = before
+                del growing[key]
+    for gate, mask in zip(gates, masks(), strict=True):
+        values = np.where(mask, OPEN, CLOSED)
         gate.assign_log_alpha(values.reshape(gate.raw.shape))
     return gated
 

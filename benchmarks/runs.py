@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -18,12 +19,14 @@ HERE = Path(__file__).resolve().parent
 class Runs(list[dict[str, Any]]):
     """The records of a file. Each new one is written at once: a run may be cut short.
 
+    What other processes have written to the file meanwhile stays in it.
+
     Args:
         path: The file, if there is one yet.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(json.loads(path.read_text()) if path.exists() else [])
+        super().__init__(_read(path))
         self.path = path
 
     def found(self, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -32,8 +35,14 @@ class Runs(list[dict[str, Any]]):
 
     def keep(self, *records: dict[str, Any]) -> None:
         """Appends records, and writes all of them."""
-        self += records
-        self.path.write_text(json.dumps(self, indent=1) + "\n")
+        self[:] = [*_read(self.path), *records]
+        beside = self.path.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(self, indent=1) + "\n")
+        os.replace(beside, self.path)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 class Timed:
@@ -97,9 +106,10 @@ def use_threads(count: int) -> None:
 
 def versions() -> dict[str, str]:
     """Of Python and of what is imported."""
-    names = ("keras_l0", "keras", "tensorflow", "jax", "numpy")
+    names = ("keras_l0", "keras", "tensorflow", "jax", "torch", "numpy")
+    names += ("tf_keras", "tensorflow_model_optimization")
     modules = {name: sys.modules[name] for name in names if name in sys.modules}
-    found = {name: module.__version__ for name, module in modules.items()}
+    found = {name: str(module.__version__) for name, module in modules.items()}
     return {"python": platform.python_version(), **found}
 
 

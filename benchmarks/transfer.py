@@ -60,7 +60,16 @@ def train(
     rate: float | None = None,
 ) -> None:  # fmt: skip
     """Trains with Adam, whose learning rate falls along a cosine to 0."""
-    steps = -(-len(x) // settings.batch_size)
+    compile_to_train(model, len(x), settings, epochs, rate)
+    model.fit(x, y, settings.batch_size, epochs, verbose=0)
+
+
+def compile_to_train(
+    model: keras.Model, count: int, settings: Settings, epochs: int,
+    rate: float | None = None,
+) -> None:  # fmt: skip
+    """Compiles a model for that, on so many images."""
+    steps = -(-count // settings.batch_size)
     model.compile(
         keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(
@@ -71,7 +80,6 @@ def train(
         steps_per_execution=min(20, steps),
         jit_compile=False,
     )
-    model.fit(x, y, settings.batch_size, epochs, verbose=0)
 
 
 def pruned(

@@ -11,8 +11,10 @@ Written by `python benchmarks/transfer.py`; settings, versions and unrounded fig
 in the JSON file beside this one. Each network of `benchmarks/models.py` is trained,
 gets gates by `keras_l0.add_gates` under a budget, is trained on, stripped, and where
 `fine_epochs` are not 0 trained for as many more. Sizes are those of the stripped
-network, inputs kept; errors are on the test images after the last epoch. Fashion-MNIST
-is a re-split, not comparable with published figures."""
+network, inputs kept; errors are on the test images after the last epoch. "Before" is
+after `dense_epochs`, "after" has all epochs behind it: networks that would go on to
+improve without gates as well do so here. Fashion-MNIST is a re-split, not comparable
+with published figures."""
 
 SUMMARY = (
     "network | images | seeds | parameters before | after | smaller | MACs before | "
@@ -29,9 +31,10 @@ def render(runs: list[dict]) -> str:
     groups: dict[tuple, list[dict]] = {}
     for r in runs:
         if not r["validation"]:
-            groups.setdefault((r["network"], r["dataset"]), []).append(r)
+            key = (r["network"], r["dataset"], r["tiny"])
+            groups.setdefault(key, []).append(r)
     summary = []
-    for (network, dataset), group in groups.items():
+    for (network, dataset, _), group in groups.items():
         mean = {
             name: float(np.mean([r[name] for r in group]))
             for name in ("params_dense", "params", "macs_dense", "macs", "error_dense")

@@ -144,7 +144,7 @@ def test_peers_come_to_the_same_size(measured):
     for run in runs:
         assert 0.2 * run["macs_dense"] < run["macs"] <= 0.25 * run["macs_dense"]
         assert run["not_zero"] <= run["params"] < run["params_dense"]
-    assert "| lenet_300_100 | mnist | 60,000 | 1 | 25% |" in page
+    assert "| lenet_300_100 | mnist | 600 | 1 | 25% |" in page
 
 
 @pytest.mark.tensorflow
@@ -165,10 +165,56 @@ def test_both_tracks_of_the_paper(measured, tmp_path, network):
     assert [run["track"] for run in runs] == ["plain", "practice"]
     plain, practice = runs
     assert plain["error"] == plain["error_stripped"]
-    assert 0 < practice["params"] <= practice["params_keep"]
+    for run in runs:
+        assert 0 < run["params"] <= run["params_keep"]
+        for name, limit in run["budget"].items():
+            assert run[name] <= limit
     budget = {"lenet-300-100": "9,700 params", "lenet-5": "2,800 params, 153,000 macs"}
     assert f"| {network} | practice | {budget[network]} | 1 |" in page
     assert (tmp_path / "results.png").stat().st_size > 1000
+
+
+def test_images_of_the_paper_are_shifted_with_their_targets():
+    paper = importlib.import_module("paper")
+    x = np.zeros((50, 28, 28, 1), "float32")
+    x[np.arange(50), 10, 10] = np.arange(1, 51)[:, None]
+    targets = np.eye(50, dtype="float32")
+    images = paper.Images(x, targets, 2, False, 16, seed=0)
+    assert len(images) == 4
+    places = set()
+    for _ in range(2):
+        parts = [images[n] for n in range(4)]
+        batch, wanted = (np.concatenate(part) for part in zip(*parts, strict=True))
+        numbers, rows, columns, _ = batch.nonzero()
+        assert sorted(batch.max((1, 2, 3))) == list(range(1, 51))
+        np.testing.assert_array_equal(wanted.argmax(1) + 1, batch.max((1, 2, 3)))
+        places |= set(zip(rows.tolist(), columns.tolist(), strict=True))
+        images.on_epoch_end()
+    assert {row for row, _ in places} == {8, 9, 10, 11, 12}
+    still = paper.Images(x, targets, 0, True, 50, seed=0)[0][0]
+    assert still.shape == (50, 784) and (still.nonzero()[1] == 10 * 28 + 10).all()
+
+
+def test_published_sizes_are_those_of_the_networks():
+    table = importlib.import_module("paper_table")
+    assert table.count("lenet-300-100", (784, 300, 100)) == 266_610
+    assert table.count("lenet-5", (20, 50, 800, 500)) == 431_080
+    assert table.count("lenet-5", (8, 13, 88, 13)) == 4_118
+
+
+def test_peers_get_the_time_that_gates_took(monkeypatch):
+    peers = importlib.import_module("peers")
+    clock = [0.0]
+    monkeypatch.setattr("runs.time.process_time", lambda: clock[0])
+
+    def fit(x, y, epochs):
+        clock[0] += 5.0 + 0.01 * len(x) * epochs  # seconds
+
+    x = np.zeros((8_000, 1))
+    settings = peers.Settings()
+    # 80 seconds an epoch: five minutes hold three, and one and a half.
+    assert peers.epochs_in(5.0, fit, x, x, settings) == 4
+    assert peers.epochs_in(0.1, fit, x, x, settings) == 1
 
 
 @pytest.mark.tensorflow
@@ -178,7 +224,7 @@ def test_units_of_every_network_can_be_ranked():
         model = build()
         closed = ranking.close_lowest(model, ranking.norms, 0.4)
         sizes = keras_l0.profile(closed)
-        assert 0.25 < sizes.deployed.macs / sizes.dense.macs <= 0.4
+        assert 0.3 < sizes.deployed.macs / sizes.dense.macs <= 0.4
 
 
 def test_results_are_those_of_the_pages(tmp_path):
