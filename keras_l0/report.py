@@ -88,8 +88,8 @@ class Profile(Densities):
 def profile(model: keras.Model, inputs: str = "keep") -> Profile:
     """Parameters and MACs of a gated model: dense, expected and deployed.
 
-    A MAC is one multiply-accumulate of a kernel, per example. Parameters are counted as
-    Keras counts them.
+    A MAC is one multiply-accumulate of a kernel, per example; an axis of unknown size
+    counts as one position. Parameters are counted as Keras counts them.
 
     Args:
         model: A built Sequential or functional model, gated or plain.

@@ -982,3 +982,16 @@ def test_gates_by_themselves_take_no_bytes():
     (one,) = Constraints(model, [budget]).each
     params = 4 * 19 + 2 * (4 * 4 * 4 + 1)
     assert one.full == params + 24 * 4 + 12 * 2
+
+
+def test_one_epoch_is_too_short_and_says_so():
+    model = with_budget(network(), Budget(params=0.3))
+    with pytest.warns(
+        UserWarning, match="'net' has trained for one epoch and is above"
+    ):
+        train(model, epochs=1)
+    assert density(model) > 0.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(model, epochs=2)
+    assert density(model) <= 0.3

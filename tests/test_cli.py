@@ -295,8 +295,11 @@ def test_nothing_is_overwritten_unasked(model, tmp_path):
     out.write_text("precious")
     refused(say("strip", model, "-o", out), "--force", "small.keras")
     assert out.read_text() == "precious"
-    refused(say("report", model, "--html", out), "--force")
-    assert out.read_text() == "precious"
+    page = tmp_path / "page.html"
+    page.write_text("precious")
+    refused(say("report", model, "--html", page), "--force")
+    assert say("report", model, "--html", out, "--force").exit_code == 2
+    assert out.read_text() == page.read_text() == "precious"
     assert say("strip", model, "-o", out, "--force").exit_code == 0
     assert zipfile.is_zipfile(out)
 

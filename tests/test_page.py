@@ -192,6 +192,9 @@ def test_what_does_not_fit_is_refused(model, tmp_path):
         keras_l0.html_report(model, tmp_path / "p.html", data=data)
     with pytest.raises(ValueError, match="`labels` must hold the class of each"):
         keras_l0.html_report(model, tmp_path / "p.html", data=data, labels=[1])
+    other = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="alien")])
+    with pytest.raises(ValueError, match="`before` must be what `model` was made from"):
+        keras_l0.html_report(model, tmp_path / "p.html", before=other)
     (tmp_path / "no.tflite").write_text("no")
     with pytest.raises(ValueError, match="`files` must be .tflite files"):
         keras_l0.html_report(model, tmp_path / "p.html", files=tmp_path / "no.tflite")

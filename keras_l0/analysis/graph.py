@@ -131,6 +131,11 @@ class Graph:
     inputs: list[Tensor]
     outputs: list[Tensor]
 
+    @property
+    def open_inputs(self) -> list[str]:
+        """Names of inputs with axes of unknown size, which count as one position."""
+        return [x.name for x in self.model.inputs if None in x.shape[1:]]
+
     def input_layer(self, position: int) -> keras.layers.InputLayer:
         """A fresh copy of the model's input layer number ``position``."""
         layer = self.model.inputs[position]._keras_history.operation
@@ -196,16 +201,23 @@ class _Tracer:
         self.inside: tuple[keras.Model, ...] = ()
         self.names: set[str] = set()
 
-    def new_tensor(self, kt: Any, passed_on: bool = False) -> Tensor:
+    def new_tensor(
+        self,
+        kt: Any,
+        passed_on: bool = False,
+        shape: Sequence[int | None] | None = None,
+    ) -> Tensor:
         """What stands for a symbolic tensor of Keras.
 
         Args:
             kt: The tensor.
             passed_on: Whether a mask comes with it that Keras does not know of here.
+            shape: Its shape, if more is known of it than Keras knows here.
         """
         dtype = keras.backend.standardize_dtype(kt.dtype)
         masked = passed_on or getattr(kt, "_keras_mask", None) is not None
-        self.tensors.append(Tensor(len(self.tensors), tuple(kt.shape), dtype, masked))
+        shape = tuple(kt.shape if shape is None else shape)
+        self.tensors.append(Tensor(len(self.tensors), shape, dtype, masked))
         return self.tensors[-1]
 
     def inline(
@@ -243,7 +255,10 @@ class _Tracer:
         passed_on = getattr(operation, "supports_masking", False) and any(
             source.masked for source in sources
         )
-        results = [self.new_tensor(kt, passed_on) for kt in call.outputs]
+        results = [
+            self.new_tensor(kt, passed_on, shape)
+            for kt, shape in zip(call.outputs, _shapes(call, sources), strict=True)
+        ]
         for source in sources:
             source.consumers += 1
         name = self._unused(operation.name, prefix)
@@ -275,6 +290,36 @@ class _Tracer:
         )
         self.names.add(chosen)
         return chosen
+
+
+def _shapes(call: Any, sources: list[Tensor]) -> list[tuple[int | None, ...]]:
+    """The shapes of what a call makes of its sources.
+
+    Of the calls in a nested model Keras knows those for the sizes of its `Input`, which
+    may be open where the model itself is called on known ones.
+    """
+    given = call.arguments.keras_tensors
+    recorded = [tuple(kt.shape) for kt in call.outputs]
+    if not any(
+        size is not None and open_size is None
+        for source, kt in zip(sources, given, strict=True)
+        for size, open_size in zip(source.shape, kt.shape, strict=True)
+    ):
+        return recorded
+    left = iter(
+        keras.KerasTensor(source.shape, kt.dtype)
+        for source, kt in zip(sources, given, strict=True)
+    )
+    args, kwargs = call.arguments.convert(
+        lambda x: next(left) if isinstance(x, keras.KerasTensor) else x
+    )
+    try:
+        made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+    except Exception:  # a layer of one's own, say, that has none for other sizes
+        return recorded
+    shapes = [tuple(kt.shape) for kt in made]
+    same_ranks = [len(shape) for shape in shapes] == [len(s) for s in recorded]
+    return shapes if same_ranks else recorded
 
 
 def require_graph(model: Any) -> None:

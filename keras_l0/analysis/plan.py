@@ -218,6 +218,11 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
                 f"Output {name!r} no longer depends on any input, because every gate "
                 "of some layer before it is closed. Train with a lower `l0`."
             )
+    if open_inputs := analysis.graph.open_inputs:
+        notes.append(
+            "MACs count one position along axes of unknown size, those of "
+            f"{', '.join(map(repr, open_inputs))}."
+        )
     return notes
 
 

@@ -76,6 +76,13 @@ class Course(keras.callbacks.Callback):
             self.model._hold()
             self._close()
             self.model._unsettle()
+        elif self.epochs - self.first == 1 and self.model._is_above:
+            warnings.warn(
+                f"Model {self.model.name!r} has trained for one epoch and is above its "
+                "budget: gates are settled between epochs. Train for two at least, or "
+                "close what is over by keras_l0.strip(model, budget=...).",
+                stacklevel=2,
+            )
         self.model._ended = True
 
     def _settle(self) -> None:

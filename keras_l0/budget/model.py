@@ -289,6 +289,12 @@ class BudgetedModel(Functional):
         chosen = [b.ramp_steps for b in self.budgets if b.ramp_steps is not None]
         return max(1, *chosen) if chosen else None
 
+    @property
+    def _is_above(self) -> bool:
+        """Whether what strip would leave now is larger than a limit."""
+        each = self._constraints.each
+        return any(one.share(one.analysis.test_open()) > one.limit for one in each)
+
     def _start_ramp(self, steps: int) -> None:
         """Lets the limit come down to the budget, from where the size is now.
 

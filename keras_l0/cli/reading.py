@@ -16,7 +16,7 @@ import click
 import keras
 import numpy as np
 
-from keras_l0.cli.saying import sentence, step
+from keras_l0.cli.saying import DEBUG, sentence, step
 from keras_l0.export.flatbuffer import is_tflite
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -66,6 +66,8 @@ def read_model(path: Path, unsafe: bool, imports: Sequence[str]) -> keras.Model:
                 path, known, compile=False, safe_mode=not unsafe
             )
         except Exception as error:  # A file can break Keras in any way.
+            if os.environ.get(DEBUG):
+                raise
             raise click.ClickException(_why(path, error)) from error
         if not isinstance(model, keras.Model):
             raise click.ClickException(f"{path} holds no model but a {type(model)}.")

@@ -75,7 +75,7 @@ def report(
     """  # noqa: D301
     if (data is None) != (labels is None):
         raise click.UsageError("--data and --labels go together.")
-    require_destination(output, force)
+    require_destination(output, force, ".html")
     for file in files:
         require_tflite(file)
     examples, classes = read_arrays(data, "--data"), read_arrays(labels, "--labels")

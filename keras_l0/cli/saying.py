@@ -24,6 +24,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+# Set, it makes a command show the traceback of what it would say in a sentence.
+DEBUG = "KERAS_L0_DEBUG"
 # The width of tables in a file or a pipe, as of ``print(keras_l0.plan(model))``.
 _FILE_WIDTH = 100
 # How commands spell the arguments of functions: as the first of these that they have.
@@ -73,7 +75,7 @@ def step(text: str) -> Iterator[None]:
             try:
                 yield
             except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-                if os.environ.get("KERAS_L0_DEBUG"):
+                if os.environ.get(DEBUG):
                     raise
                 raise click.ClickException(sentence(error)) from error
     for message in dict.fromkeys(str(one.message) for one in caught):

@@ -50,7 +50,8 @@ _ALL, _SOME = 84, 60
     "--target",
     metavar="NAME",
     help="What the file is to run on: edgetpu, micro (TFLite Micro), ethos-u or "
-    f"{ETHOS_U[0]} to {ETHOS_U[-1]}. It is refused, or told, what does not run there.",
+    f"{ETHOS_U[0]} to {ETHOS_U[-1]}. It is refused, or told, what does not run there; "
+    "all but micro take --int8.",
 )
 @inputs_option
 @click.option(
@@ -78,6 +79,14 @@ _ALL, _SOME = 84, 60
     help="Refuse a quantized file whose largest output is Keras' in fewer examples.",
 )
 @click.option(
+    "--max-error",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    metavar="SHARE",
+    help="Refuse a quantized file whose outputs are off by more of how far they vary.",
+)
+@click.option(
     "--c-array",
     type=click.Path(path_type=Path),
     metavar="OUT.cc",
@@ -101,6 +110,7 @@ def export(
     allow_float: bool,
     sparse: bool,
     min_top1: float,
+    max_error: float,
     c_array: Path | None,
     as_json: bool,
     unsafe: bool,
@@ -122,7 +132,11 @@ def export(
     numpy.save("x_train.npy", x_train[:500]) writes such data.
     """  # noqa: D301
     kind = quantization(float16=float16, dynamic=dynamic, int8=int8)
-    require_destination(output, force)
+    require_destination(output, force, ".tflite")
+    if min_top1 and not kind:
+        raise click.UsageError("--min-top1 is for quantized files.")
+    if allow_float and not int8:
+        raise click.UsageError("--allow-float is for --int8 files.")
     if c_array:
         for file in (c_array, c_array.with_suffix(".h")):
             require_destination(file, force, argument="c_array")
@@ -142,6 +156,7 @@ def export(
             io_dtype=io_dtype,
             allow=("float",) if allow_float else (),
             min_top1=min_top1,
+            max_error=max_error,
             sparse=sparse,
             c_array=c_array,
         )

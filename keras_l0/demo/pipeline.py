@@ -73,6 +73,7 @@ def run(settings: Settings, console: Console) -> Results:
     """
     _check_surroundings()
     images = load(settings.dataset, settings.data)
+    is_new = not settings.output.exists()
     folder = _make_folder(settings.output)
     network = NETWORKS[settings.network]
     epochs = settings.epochs or (10 if images.many else 80)
@@ -82,6 +83,8 @@ def run(settings: Settings, console: Console) -> Results:
     says = {name: predict(model, images.x_test) for name, model in models.items()}
     right = {name: accuracy(says[name], images.y_test) for name in says}
     if right["dense"] - right["gated"] > _ALLOWED_LOSS:
+        if is_new:
+            folder.rmdir()
         raise DemoError(
             f"Accuracy collapsed: {right['dense']:.1%} without gates, "
             f"{right['gated']:.1%} with gates at a price of {l0:g}; try a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,7 +126,9 @@ def convert(
             batch = (array[start : start + size] for array in representative)
             yield dict(zip(signature.inputs, batch, strict=True))
 
-    with silence():
+    with silence(), warnings.catch_warnings():
+        # TensorFlow's own, where it calibrates: there is nothing to be done about it.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprec")
         try:
             # Freezing drops the outputs' names, and without a trackable object (any)
             # the converter writes no signature: hence this wrapper and the tf.Module.

@@ -272,7 +272,11 @@ def _memory(path: Path, threads: int) -> int | None:
 def _ready(threads: int, **model: Any) -> Any:
     litert = required("ai_edge_litert.interpreter", "Running a TFLite file", "litert")
 
-    interpreter = litert.Interpreter(num_threads=threads, **model)
+    try:
+        interpreter = litert.Interpreter(num_threads=threads, **model)
+    except ValueError as error:
+        name = model.get("model_path", "a file that was just written")
+        raise ValueError(f"{name} is damaged or cut short: {error}") from error
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
     for tensor in interpreter.get_input_details():

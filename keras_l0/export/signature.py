@@ -46,7 +46,8 @@ class Signature:
                 raise ValueError(
                     "`model` must have inputs of known sizes, because a .tflite file "
                     "has; only the batch may be None. Received: input "
-                    f"{tensor.name!r} of shape {tuple(tensor.shape)}"
+                    f"{tensor.name!r} of shape {tuple(tensor.shape)}. Give it sizes: "
+                    "x = keras.Input(shape); keras.Model(x, model(x))"
                 )
             if tensor.dtype == "string":
                 raise ValueError(

@@ -97,6 +97,12 @@ def html_report(
     plan = planning.plan(model, inputs)
     analysis = Analysis(model, inputs)
     earlier = None if before is None else Analysis(before)
+    if earlier and not _names(analysis) & _names(earlier):
+        raise ValueError(
+            "`before` must be what `model` was made from: layers are compared by name. "
+            f"Received: {earlier.graph.model.name!r}, none of whose layers has a name "
+            f"that one of {model.name!r} has"
+        )
     rows = (
         *keras_rows(model, before, inputs, data, labels),
         *file_rows(files, data, labels, runs),
@@ -115,6 +121,10 @@ def html_report(
     encoded = content.encode()
     write_atomically(destination, encoded)
     return HtmlReport(destination, len(encoded), rows)
+
+
+def _names(analysis: Analysis) -> set[str]:
+    return {step.node.name for step in analysis.steps}
 
 
 def _template() -> Any:

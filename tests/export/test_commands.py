@@ -108,6 +108,31 @@ def test_a_traceback_for_reports(tmp_path, saved, monkeypatch):
     assert keras_l0(*arguments).exception.code == 1
     monkeypatch.setenv("KERAS_L0_DEBUG", "1")
     assert isinstance(keras_l0(*arguments).exception, TypeError)
+    monkeypatch.setattr("keras.saving.load_model", broken)
+    assert isinstance(keras_l0(*arguments).exception, TypeError)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--min-top1", "0.9"], "--min-top1 is for quantized files"),
+        (["--allow-float", "--dynamic"], "--allow-float is for --int8 files"),
+        (["-o", "precious.keras", "--force"], "-o must end with .tflite"),
+        (["-o", os.devnull], "-o must end with .tflite"),
+    ],
+)
+def test_what_is_not_meant_is_a_usage_error(tmp_path, saved, options, message):
+    done = keras_l0("export", saved, "-o", tmp_path / "net.tflite", *options)
+    assert done.exit_code == 2 and message in done.output
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path, saved):
+    whole = tmp_path / "whole.tflite"
+    assert keras_l0("export", saved, "-o", whole).exit_code == 0
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(whole.read_bytes()[:300])
+    done = keras_l0("bench", whole, cut)
+    assert done.exit_code == 1 and "cut.tflite is damaged or cut short" in done.stderr
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
@@ -127,7 +152,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
         (["--target", "edgetpu"], "--target must be None or 'micro' without --int8"),
         (["--c-array", "no/x.cc"], "--c-array must lie in a folder that exists"),
         (["--sparse", "--float16"], "Received: --sparse, --float16"),
-        (["-o", os.devnull], "-o must name a file, not a device or a pipe"),
+        (["-o", "no/x.tflite"], "-o must lie in a folder that exists"),
     ],
 )
 def test_errors_are_one_message(tmp_path, saved, options, message, monkeypatch):

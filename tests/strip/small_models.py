@@ -676,6 +676,21 @@ def nested_same_names():
 
 
 @case
+def nested_with_open_sizes():
+    """A pretrained network without its top knows no sizes; what calls it does."""
+    inner = chain(
+        L0Conv2D(6, 3, 2, "same", activation="relu"),
+        layers.BatchNormalization(),
+        L0Conv2D(5, 2),
+        layers.MaxPooling2D(),
+        shape=(None, None, 3),
+        name="inner",
+    )
+    x = keras.Input((12, 10, 3))
+    return keras.Model(x, layers.Dense(2)(layers.GlobalMaxPooling2D()(inner(x))))
+
+
+@case
 def nested_model_twice():
     x, y = keras.Input((6,)), keras.Input((6,))
     inner = chain(L0Dense(7, "relu"), L0Gate(), layers.Dense(6), name="inner")

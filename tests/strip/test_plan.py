@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_l0
 from keras_l0.layers import L0Dense, L0Gate
@@ -110,3 +110,28 @@ def test_barriers_of_one_kind_that_hold_nothing_back_share_a_sentence():
     text = " ".join(str(keras_l0.plan(model)).split())
     assert text.count("over all channels") == 1
     assert "barriers 'norm_a', 'norm_b' (LayerNormalization): its mean" in text
+
+
+def test_a_nested_model_is_as_large_as_what_it_is_called_on():
+    """Keras has recorded the shapes of its own, open `Input`."""
+
+    def outer(shape):
+        i = keras.Input(shape)
+        h = layers.Conv2D(8, 3, strides=2, padding="same")(i)
+        h = ops.relu(layers.BatchNormalization()(h))
+        inner = keras.Model(i, layers.Conv2D(16, 3)(h), name="inner")
+        x = keras.Input((16, 12, 3))
+        h = layers.GlobalAveragePooling2D()(inner(x))
+        return keras.Model(x, layers.Dense(4)(h))
+
+    macs = 8 * 6 * 27 * 8 + 6 * 4 * 72 * 16 + 16 * 4
+    for shape in ((None, None, 3), (16, 12, 3)):
+        found = keras_l0.plan(outer(shape))
+        assert found.before.macs == macs
+        assert not any("one position" in note for note in found.notes)
+
+
+def test_open_sizes_are_noted():
+    model = keras.Sequential([keras.Input((None, 4), name="words"), layers.Dense(3)])
+    (note,) = [n for n in keras_l0.plan(model).notes if "one position" in n]
+    assert "'words'" in note
