@@ -32,6 +32,9 @@ def on_files(files: Any, config: Any) -> None:
     made |= {"index.md": (ROOT / "README.md").read_text(), **tutorials()}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
+    for picture in ROOT.glob("benchmarks/results-*.png"):
+        path = picture.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, path, content=picture.read_bytes()))
 
 
 def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:
