@@ -51,7 +51,8 @@ PREFACE = """# What gates cost in training
 Written by `python benchmarks/overhead.py`; versions and all rounds are in the JSON file
 beside this one. CPU time and wall clock of the same training steps, over those of the
 plain network in the same round: the median, and in brackets the quartiles over rounds.
-Peak memory is that of a process that trains this form only, the backend included."""
+Peak memory is that of a process that trains this form only, the backend included;
+where there is none, it has not been measured."""
 HEAD = (
     "backend | network | batch | form | CPU time | wall clock | peak memory | "
     "plain: ms of CPU per step | rounds | commit"

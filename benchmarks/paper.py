@@ -3,7 +3,7 @@
     python benchmarks/paper.py --seeds 0 1 2 3 4
 
 trains both networks to several sizes, so that a front of sizes and errors comes of it.
-The track ``plain`` is like for like with the paper: one training from scratch on the
+The track ``plain`` is, as in the paper, one training from scratch on the
 images as they are, LeNet-300-100 under the strengths of `mnist.py`, LeNet-5 under a
 budget, and the error is that of the stripped network after the last epoch. ``practice``
 is what a practitioner would do: train a dense network on shifted images, put gates into

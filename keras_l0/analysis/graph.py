@@ -131,11 +131,6 @@ class Graph:
     inputs: list[Tensor]
     outputs: list[Tensor]
 
-    @property
-    def open_inputs(self) -> list[str]:
-        """Names of inputs with axes of unknown size, which count as one position."""
-        return [x.name for x in self.model.inputs if None in x.shape[1:]]
-
     def input_layer(self, position: int) -> keras.layers.InputLayer:
         """A fresh copy of the model's input layer number ``position``."""
         layer = self.model.inputs[position]._keras_history.operation
@@ -320,6 +315,11 @@ def _shapes(call: Any, sources: list[Tensor]) -> list[tuple[int | None, ...]]:
     shapes = [tuple(kt.shape) for kt in made]
     same_ranks = [len(shape) for shape in shapes] == [len(s) for s in recorded]
     return shapes if same_ranks else recorded
+
+
+def open_inputs(model: keras.Model) -> list[str]:
+    """Names of inputs with axes of unknown size, which count as one position."""
+    return [x.name for x in model.inputs if None in x.shape[1:]]
 
 
 def require_graph(model: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_l0.analysis.evaluation import Evaluation
 from keras_l0.analysis.facts import Atoms, Size
-from keras_l0.analysis.graph import require_finite
+from keras_l0.analysis.graph import open_inputs, require_finite
 from keras_l0.analysis.passes import Analysis, Step
 from keras_l0.analysis.plan_text import story, text
 from keras_l0.layers import find_gates
@@ -218,10 +218,10 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
                 f"Output {name!r} no longer depends on any input, because every gate "
                 "of some layer before it is closed. Train with a lower `l0`."
             )
-    if open_inputs := analysis.graph.open_inputs:
+    if unknown := open_inputs(analysis.graph.model):
         notes.append(
             "MACs count one position along axes of unknown size, those of "
-            f"{', '.join(map(repr, open_inputs))}."
+            f"{', '.join(map(repr, unknown))}."
         )
     return notes
 

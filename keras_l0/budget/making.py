@@ -14,7 +14,7 @@ from keras_l0.analysis.copying import (
     warn_of_lost_steps,
     weights_of,
 )
-from keras_l0.analysis.graph import deep_recursion, require_graph
+from keras_l0.analysis.graph import deep_recursion, open_inputs, require_graph
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.definition import Budget, SetByBudget, as_budgets
 from keras_l0.budget.model import BudgetedModel
@@ -109,7 +109,7 @@ def require_within_reach(model: keras.Model, budgets: Sequence[Budget]) -> None:
             f"{model.name!r}, all of whose gates are frozen"
         )
     Constraints(model, budgets).require_reachable()
-    unknown = [x.name for x in model.inputs if None in x.shape[1:]]
+    unknown = open_inputs(model)
     if unknown and any(budget.macs is not None for budget in budgets):
         warnings.warn(
             f"MACs of {model.name!r} count one position along axes of unknown size, so "
