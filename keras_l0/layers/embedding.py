@@ -79,11 +79,13 @@ if hasattr(keras.layers, "ReversibleEmbedding"):
         def call(  # type: ignore[override]
             self, inputs: Any, reverse: bool = False, training: bool | None = None
         ) -> Any:
+            plain = super(Gated, self).call
             if not reverse:
-                return super().call(inputs, training=training)
+                # This Keras layer puts its mask on what it returns: only a layer that
+                # is called, not `call` alone, hands it on.
+                return self.gate(self.rematerialized(plain, inputs), training=training)
             inputs = ops.cast(inputs, self.compute_dtype)
             z = self.gate.values(ops.shape(inputs), training, again=True)
-            plain = super(Gated, self).call
             return self.rematerialized(lambda x: plain(x, reverse=True), inputs * z)
 
         def compute_output_spec(
