@@ -118,6 +118,13 @@ def load(args: argparse.Namespace, flat: bool, standardize: bool) -> list[np.nda
     return [x, y, x_test, y_test]
 
 
+def adam(rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+    """AdamW, which decays kernels only."""
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["raw_log_alpha", "bias"])
+    return optimizer
+
+
 def train(
     model: keras.Model,
     settings: Settings,
@@ -133,13 +140,9 @@ def train(
     for number, (epochs, rate) in enumerate(phases):
         for gate in keras_l0.gates(model):
             gate.trainable = number == 0
-        optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(rate, steps * epochs),
-            weight_decay=settings.weight_decay,
-        )
-        optimizer.exclude_from_weight_decay(var_names=["raw_log_alpha", "bias"])
+        schedule = keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
         model.compile(
-            optimizer,
+            adam(schedule, settings.weight_decay),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             steps_per_execution=min(20, steps),

@@ -165,8 +165,9 @@ class Data:
 
 
 def fit(
-    model: keras.Model, images: Images, epochs: int, rate: float, restarts: bool = False
-) -> keras.Model:
+    model: keras.Model, images: Images, epochs: int, rate: float,
+    weight_decay: float = 0.0, restarts: bool = False,
+) -> keras.Model:  # fmt: skip
     """Trains with Adam, whose learning rate falls along a cosine to 0.
 
     What is closed for good leaves a gated model; what is returned is what is left.
@@ -176,6 +177,7 @@ def fit(
         images: What to train it on.
         epochs: For how long.
         rate: The learning rate at first.
+        weight_decay: Of kernels.
         restarts: Whether it starts anew, once.
     """
     schedules = keras.optimizers.schedules
@@ -185,7 +187,7 @@ def fit(
         first = round(SETTLED * steps)
         schedule = schedules.CosineDecayRestarts(rate, first, t_mul=1 / SETTLED - 1)
     model.compile(
-        keras.optimizers.Adam(schedule),
+        mnist.adam(schedule, weight_decay),
         keras.losses.CategoricalCrossentropy(from_logits=True),
         steps_per_execution=min(20, len(images)),
         jit_compile=False,
@@ -201,8 +203,8 @@ def plain(settings: mnist.Settings, key: dict[str, Any], data: Data) -> Trained:
         ramp = round(RAMP * len(images) * settings.epochs)
         budget = keras_l0.Budget(**key["budget"], inputs="gather", ramp_steps=ramp)
         model = keras_l0.with_budget(model, budget)
-    restarts = bool(key["budget"])
-    model = fit(model, images, settings.epochs, settings.learning_rate, restarts)
+    how = settings.epochs, settings.learning_rate, settings.weight_decay
+    model = fit(model, images, *how, restarts=bool(key["budget"]))
     stripped = keras_l0.strip(model, inputs="gather", budget=budget)
     return Trained(model, stripped, stripped)
 
