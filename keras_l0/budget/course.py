@@ -9,7 +9,10 @@ from typing import Any
 import keras
 
 from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
+from keras_l0.budget.pace import pace, quicken
+from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates
+from keras_l0.optimizers import innermost
 
 # Steps of the ramp as long as neither the budgets nor `fit` say how many.
 RAMP_STEPS = 2000
@@ -42,9 +45,15 @@ class Course(keras.callbacks.Callback):
         self.closes = True
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self.first and self.model._under_way:
+        goes_on = bool(self.first) and self.model._under_way
+        if goes_on:
             self.last = _last_part(0, self.epochs)
-            return
+        else:
+            self._start()
+        step, ramp = self.model.ramp
+        self._keep_pace(goes_on or step < ramp)
+
+    def _start(self) -> None:
         step, ramp = self.model.ramp
         self.model._unsettle()
         chosen = self.model._chosen_ramp
@@ -66,6 +75,7 @@ class Course(keras.callbacks.Callback):
             half = taken * (self.epochs - self.first) // 2
             self.model._set_ramp(start / ramp, half, taken)
             step, ramp = self.model.ramp
+            self._keep_pace()
         self.guessed = False
         if self.model.settled or self.last <= epoch + 1 < self.epochs and step >= ramp:
             self._settle()
@@ -84,6 +94,19 @@ class Course(keras.callbacks.Callback):
                 stacklevel=2,
             )
         self.model._ended = True
+
+    def _keep_pace(self, needed: bool = True) -> None:
+        """Lets gates learn as fast as the limit comes down, at least."""
+        optimizer = innermost(self.model.optimizer)
+        paces = {}
+        for gate in find_gates(self.model) if needed else ():
+            multiplier = gate.options.learning_rate_multiplier
+            paces[id(gate.raw)] = pace(optimizer, multiplier, *self.model.ramp)
+        quicken(optimizer, paces)
+        # It is part of what has been traced, if anything has.
+        if paces != self.model._paces:
+            self.model._paces = paces
+            self.model.make_train_function(force=True)
 
     def _settle(self) -> None:
         settled = self.model.settled

@@ -16,6 +16,7 @@ from keras_l0.budget.closing import put
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import SetByBudget
+from keras_l0.budget.pace import slow_down
 from keras_l0.devices import placed
 from keras_l0.layers import find_gates
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
@@ -90,6 +91,8 @@ class BudgetedModel(Functional):
         self._constraints = Constraints(self, self.budgets)
         # Calls of this model that are under way; whether gates ran outside of one.
         self._running, self._warned = 0, False
+        # How many times faster gates learn in what has been traced, by variable.
+        self._paces: dict[int, float] = {}
 
         def state(weight: str, size: int) -> Any:
             return self.add_weight(
@@ -168,6 +171,7 @@ class BudgetedModel(Functional):
         An optimizer that has been told already what not to decay keeps to that.
         """
         super().compile(*args, **kwargs)
+        self._paces = {}
         optimizer = getattr(self, "optimizer", None)
         if not self.budgets or optimizer is None:
             return
@@ -239,18 +243,21 @@ class BudgetedModel(Functional):
         # First: what others save or measure at the end of an epoch is what goes on.
         epochs, first = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
         course = Course(1 if epochs is None else epochs, first or 0)
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
+        made = isinstance(callbacks, keras.callbacks.CallbackList)
+        if made:
+            # A list that is made already, `fit` takes as it is.
+            course.set_model(self)
+            course.set_params(callbacks.params)
+            callbacks.callbacks.insert(0, course)
+        else:
             given = keras.tree.flatten(callbacks) if callbacks else []
             bound.arguments["callbacks"] = [course, *given]
-            return fit(*bound.args, **bound.kwargs)
-        # A list that is made already, `fit` takes as it is.
-        course.set_model(self)
-        course.set_params(callbacks.params)
-        callbacks.callbacks.insert(0, course)
         try:
             return fit(*bound.args, **bound.kwargs)
         finally:
-            callbacks.callbacks.remove(course)
+            slow_down(innermost(self.optimizer))
+            if made:
+                callbacks.callbacks.remove(course)
 
     def _settled_of(self, part: slice, shape: Any) -> Any:
         """What `L0Gate.settled` says of the gates of one variable."""
