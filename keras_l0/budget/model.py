@@ -34,7 +34,8 @@ class BudgetedModel(Functional):
     comes down from the full size, and moves one Lagrange multiplier per limit: up while
     the model is too large, down, to below 0, while more than about one unit too much is
     closed. Each gate is pushed by its multipliers times what it adds to the *expected*
-    size.
+    size. In few steps, or at a small learning rate, `fit` lets gates learn faster than
+    their options say, under optimizers like Adam, so that they can follow the limit.
 
     After three quarters of the epochs of `fit` the gates are settled: the rest trains
     the network that will be deployed. Gates that are over the limit are closed, those

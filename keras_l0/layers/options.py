@@ -39,8 +39,9 @@ class GateOptions:
         learning_rate_multiplier: How much faster than the weights the gates learn
             under an optimizer of the Adam family (under plain SGD: its square). Adam
             moves every variable by about the learning rate per step, and at the rate
-            of the weights ``log_alpha`` hardly gets anywhere. A power of two makes
-            `L0Gate.assign_log_alpha` exact.
+            of the weights ``log_alpha`` hardly gets anywhere. Under a `Budget`, `fit`
+            makes them faster than that where they could not follow the limit. A power
+            of two makes `L0Gate.assign_log_alpha` exact.
         distribution: The `HardConcrete` of the gates.
         estimator: What a gate is at test time, and thereby which units are closed.
             ``"deterministic"``: Eq. 13 of Louizos et al. (2017), without the
