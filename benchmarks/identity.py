@@ -48,7 +48,7 @@ def convert(name: str) -> dict[str, Any]:
     import numpy as np
 
     import keras_l0
-    from keras_l0.analysis.graph import trace
+    from keras_l0.analysis.tracing import trace
     from keras_l0.layers import L0SharedGate
 
     keras.utils.set_random_seed(0)

@@ -23,9 +23,9 @@ from mct_rule import reachable_share
 
 import keras_l0
 from keras_l0.analysis.cost import Cost
-from keras_l0.analysis.graph import trace
 from keras_l0.analysis.precision import in_float32
 from keras_l0.analysis.rounding import outputs, tolerances
+from keras_l0.analysis.tracing import trace
 from keras_l0.layers import L0Gate
 
 # Keras clones a graph by descending call by call, and gates make deep models deeper.

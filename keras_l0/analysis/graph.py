@@ -1,7 +1,7 @@
-"""A Keras model as a list of calls: the one file that knows how Keras stores its graph.
+"""A Keras model as a list of calls, and which models have one.
 
 Nested models are inlined, so that a plan sees through them; a layer that is called
-several times appears as several nodes.
+several times appears as several nodes. `tracing` makes it of Keras' own records.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import itertools
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -165,158 +163,6 @@ def deep_recursion(calls: int) -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
-def trace(model: keras.Model) -> Graph:
-    """The graph of a built Sequential or functional model.
-
-    Raises:
-        TypeError: If ``model`` is not a Keras model.
-        ValueError: If it is not built, or has no graph (a subclassed model).
-    """
-    require_graph(model)
-    tracer = _Tracer(model)
-    inputs = [tracer.new_tensor(kt) for kt in model.inputs]
-    tensor_of = {id(kt): x for kt, x in zip(model.inputs, inputs, strict=True)}
-    tracer.inline(model, tensor_of, "")
-    calls = Counter(id(node.operation) for node in tracer.nodes)
-    for node in tracer.nodes:
-        node.shared = calls[id(node.operation)] > 1
-    outputs = [tensor_of[id(kt)] for kt in model.outputs]
-    for output in outputs:
-        output.consumers += 1
-    return Graph(model, tracer.nodes, tracer.tensors, inputs, outputs)
-
-
-class _Tracer:
-    """Collects the calls of a model and of those nested in it."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.tensors: list[Tensor] = []
-        self.nodes: list[Node] = []
-        self.outermost = {call.operation.name for call in _calls(model)}
-        self.inside: tuple[keras.Model, ...] = ()
-        self.names: set[str] = set()
-
-    def new_tensor(
-        self,
-        kt: Any,
-        passed_on: bool = False,
-        shape: Sequence[int | None] | None = None,
-    ) -> Tensor:
-        """What stands for a symbolic tensor of Keras.
-
-        Args:
-            kt: The tensor.
-            passed_on: Whether a mask comes with it that Keras does not know of here.
-            shape: Its shape, if more is known of it than Keras knows here.
-        """
-        dtype = keras.backend.standardize_dtype(kt.dtype)
-        masked = passed_on or getattr(kt, "_keras_mask", None) is not None
-        shape = tuple(kt.shape if shape is None else shape)
-        self.tensors.append(Tensor(len(self.tensors), shape, dtype, masked))
-        return self.tensors[-1]
-
-    def inline(
-        self, model: keras.Model, tensor_of: dict[int, Tensor], prefix: str
-    ) -> None:
-        """Adds the calls of a model.
-
-        Args:
-            model: The model.
-            tensor_of: By the id of Keras' tensor ours; of the inputs, and what is
-                added of the calls' outputs.
-            prefix: Of names that an outer layer goes by already.
-        """
-        for call in _calls(model):
-            sources = [tensor_of[id(kt)] for kt in call.arguments.keras_tensors]
-            if _can_be_inlined(call):
-                inner = call.operation
-                scope = {
-                    id(kt): source
-                    for kt, source in zip(inner.inputs, sources, strict=False)
-                }
-                outside, self.inside = self.inside, (*self.inside, inner)
-                self.inline(inner, scope, f"{prefix}{inner.name}_")
-                self.inside = outside
-                results = [scope[id(kt)] for kt in inner.outputs]
-            else:
-                results = self._add(call, sources, prefix)
-            for kt, result in zip(call.outputs, results, strict=True):
-                tensor_of[id(kt)] = result
-
-    def _add(self, call: Any, sources: list[Tensor], prefix: str) -> list[Tensor]:
-        """Adds one call; the tensors that it makes."""
-        operation = call.operation
-        # Inside of a nested model Keras does not know of masks from outside.
-        passed_on = getattr(operation, "supports_masking", False) and any(
-            source.masked for source in sources
-        )
-        results = [
-            self.new_tensor(kt, passed_on, shape)
-            for kt, shape in zip(call.outputs, _shapes(call, sources), strict=True)
-        ]
-        for source in sources:
-            source.consumers += 1
-        name = self._unused(operation.name, prefix)
-        if (gate := getattr(operation, "input_gate", None)) is not None:
-            # In front of the layer: a call of its own, on the layer's input.
-            (x,) = sources
-            gated = dataclasses.replace(x, index=len(self.tensors), consumers=1)
-            self.tensors.append(gated)
-            front = self._unused(f"{operation.name}_gate", prefix)
-            gated.producer = Node(front, gate, sources, [gated], _call=call)
-            self.nodes.append(gated.producer)
-            sources = [gated]
-        node = Node(name, operation, sources, results, inside=self.inside, _call=call)
-        self.nodes.append(node)
-        for result in results:
-            result.producer = node
-        return results
-
-    def _unused(self, name: str, prefix: str) -> str:
-        """The name itself for the first who asks, if no outer layer goes by it."""
-        choices = itertools.chain(
-            [] if prefix and name in self.outermost else [name],
-            (f"{prefix}{name}_{k}" for k in itertools.count(1)),
-        )
-        chosen = next(
-            c
-            for c in choices
-            if c not in self.names and (c == name or c not in self.outermost)
-        )
-        self.names.add(chosen)
-        return chosen
-
-
-def _shapes(call: Any, sources: list[Tensor]) -> list[tuple[int | None, ...]]:
-    """The shapes of what a call makes of its sources.
-
-    Of the calls in a nested model Keras knows those for the sizes of its `Input`, which
-    may be open where the model itself is called on known ones.
-    """
-    given = call.arguments.keras_tensors
-    recorded = [tuple(kt.shape) for kt in call.outputs]
-    if not any(
-        size is not None and open_size is None
-        for source, kt in zip(sources, given, strict=True)
-        for size, open_size in zip(source.shape, kt.shape, strict=True)
-    ):
-        return recorded
-    left = iter(
-        keras.KerasTensor(source.shape, kt.dtype)
-        for source, kt in zip(sources, given, strict=True)
-    )
-    args, kwargs = call.arguments.convert(
-        lambda x: next(left) if isinstance(x, keras.KerasTensor) else x
-    )
-    try:
-        made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
-    except Exception:  # a layer of one's own, say, that has none for other sizes
-        return recorded
-    shapes = [tuple(kt.shape) for kt in made]
-    same_ranks = [len(shape) for shape in shapes] == [len(s) for s in recorded]
-    return shapes if same_ranks else recorded
-
-
 def open_inputs(model: keras.Model) -> list[str]:
     """Names of inputs with axes of unknown size, which count as one position."""
     return [x.name for x in model.inputs if None in x.shape[1:]]
@@ -332,7 +178,7 @@ def require_graph(model: Any) -> None:
                 "first layer, or call it on data once. Received: a Sequential model "
                 "that does not know its input shape"
             )
-    elif not _has_graph(model):
+    elif not has_graph(model):
         raise ValueError(
             "`model` must be a Sequential or functional model, whose graph can be "
             f"read. Received: {model.name!r}, a subclassed model "
@@ -355,7 +201,8 @@ def require_finite(model: Any) -> None:
                 )
 
 
-def _has_graph(model: keras.Model) -> bool:
+def has_graph(model: keras.Model) -> bool:
+    """Whether a model's graph says what its `call` does."""
     kind = type(model)
     if isinstance(model, keras.Sequential):
         return model.built and kind.call is keras.Sequential.call
@@ -363,26 +210,3 @@ def _has_graph(model: keras.Model) -> bool:
         kind, "runs_its_graph", False
     )
     return isinstance(model, Functional) and runs_its_graph
-
-
-def _can_be_inlined(call: Any) -> bool:
-    operation = call.operation
-    return (
-        isinstance(operation, keras.Model)
-        and _has_graph(operation)
-        # Its layers' calls would no longer know.
-        and not call.arguments.kwargs.get("training")
-    )
-
-
-def _calls(model: keras.Model) -> list[Any]:
-    """Keras' own nodes of ``model``, in an order in which they can be run."""
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs)
-    by_depth = model._nodes_by_depth
-    return [
-        node
-        for depth in sorted(by_depth, reverse=True)
-        for node in by_depth[depth]
-        if node.operation is not None and not node.is_input
-    ]

@@ -21,7 +21,7 @@ from keras_l0.analysis import rules  # noqa: F401  (registers the built-in rules
 from keras_l0.analysis.arrays import float64
 from keras_l0.analysis.evaluation import Evaluation, Evaluator
 from keras_l0.analysis.facts import Atoms, Channels, Flow, Size, opaque
-from keras_l0.analysis.graph import Graph, Node, Tensor, trace
+from keras_l0.analysis.graph import Graph, Node, Tensor
 from keras_l0.analysis.logic import concatenate
 from keras_l0.analysis.program import Program
 from keras_l0.analysis.rules.base import Rule
@@ -29,6 +29,7 @@ from keras_l0.analysis.rules.registry import rule_for
 from keras_l0.analysis.rules.shape import SelectRule
 from keras_l0.analysis.shapes import Work
 from keras_l0.analysis.symbols import Tape
+from keras_l0.analysis.tracing import trace
 from keras_l0.arguments import require_integer, require_one_of
 from keras_l0.layers import find_gates
 

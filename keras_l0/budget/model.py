@@ -244,21 +244,20 @@ class BudgetedModel(Functional):
         # First: what others save or measure at the end of an epoch is what goes on.
         epochs, first = (bound.arguments.get(n) for n in ("epochs", "initial_epoch"))
         course = Course(1 if epochs is None else epochs, first or 0)
-        made = isinstance(callbacks, keras.callbacks.CallbackList)
-        if made:
+        if isinstance(callbacks, keras.callbacks.CallbackList):
             # A list that is made already, `fit` takes as it is.
             course.set_model(self)
             course.set_params(callbacks.params)
-            callbacks.callbacks.insert(0, course)
+            all_of_them = callbacks.callbacks
         else:
-            given = keras.tree.flatten(callbacks) if callbacks else []
-            bound.arguments["callbacks"] = [course, *given]
+            all_of_them = keras.tree.flatten(callbacks) if callbacks else []
+            bound.arguments["callbacks"] = all_of_them
+        all_of_them.insert(0, course)
         try:
             return fit(*bound.args, **bound.kwargs)
         finally:
+            all_of_them.remove(course)
             slow_down(innermost(self.optimizer))
-            if made:
-                callbacks.callbacks.remove(course)
 
     def _settled_of(self, part: slice, shape: Any) -> Any:
         """What `L0Gate.settled` says of the gates of one variable."""

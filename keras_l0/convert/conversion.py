@@ -8,10 +8,12 @@ import keras
 import numpy as np
 
 from keras_l0.analysis.facts import Size
-from keras_l0.analysis.graph import require_finite, trace
+from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis, Step
-from keras_l0.analysis.places import Group, find_groups, follows, settle
+from keras_l0.analysis.places import Group, find_groups, follows
 from keras_l0.analysis.rules.registry import held_weights
+from keras_l0.analysis.tracing import trace
+from keras_l0.analysis.trial import settle
 from keras_l0.arguments import SEEDS
 from keras_l0.convert.building import Building
 from keras_l0.convert.plan import GatedGroup, GatePlan, Ungated

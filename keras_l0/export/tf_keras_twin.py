@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l0.analysis.graph import Node, trace
+from keras_l0.analysis.graph import Node
+from keras_l0.analysis.tracing import trace
 
 # What a tf_keras layer takes besides the arguments of its own constructor.
 _COMMON = ("name", "trainable")

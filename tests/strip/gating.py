@@ -5,8 +5,8 @@ import numpy as np
 from adversary import batch, is_alive, locations, run, variation
 
 import keras_l0
-from keras_l0.analysis.graph import trace
 from keras_l0.analysis.passes import Analysis
+from keras_l0.analysis.tracing import trace
 from keras_l0.layers import L0Gate
 
 # By how much inputs are moved, and how much farther outputs may move, as shares of how

@@ -135,3 +135,22 @@ def test_open_sizes_are_noted():
     model = keras.Sequential([keras.Input((None, 4), name="words"), layers.Dense(3)])
     (note,) = [n for n in keras_l0.plan(model).notes if "one position" in n]
     assert "'words'" in note
+
+
+class Narrow(layers.Layer):
+    """A layer whose shapes are told by a function that knows no other arguments."""
+
+    def call(self, x, training=None, mask=None):
+        return ops.relu(x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_an_own_layer_in_a_nested_model_is_as_large_as_what_it_is_called_on():
+    i = keras.Input((None, 4))
+    h = Narrow()(layers.Masking()(i), training=False)
+    inner = keras.Model(i, layers.Dense(3)(h), name="inner")
+    x = keras.Input((6, 4))
+    found = keras_l0.plan(keras.Model(x, layers.Flatten()(inner(x))))
+    assert found.before.macs == 6 * 12

@@ -7,7 +7,7 @@ import pytest
 from families import FAMILIES
 
 import keras_l0
-from keras_l0.analysis.graph import trace
+from keras_l0.analysis.tracing import trace
 
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 
