@@ -371,3 +371,15 @@ def test_a_real_process_whose_output_nobody_reads(model):
     process.stderr.close()
     assert process.wait() == 1
     assert "Traceback" not in said and "Exception" not in said
+
+
+def test_words_of_other_packages_are_left_as_they_are():
+    command = click.Command("strip", params=[click.Option(["--data"])])
+    text = "`data` of another package, inputs=3"
+    with click.Context(command):
+        try:
+            json.loads(1)
+        except TypeError as error:
+            error.args = (text,)
+            assert saying.sentence(error) == text
+        assert saying.sentence(text).startswith("--data of")

@@ -149,7 +149,7 @@ def _why(path: Path, error: Exception) -> str:
             f"{path} holds code that loading it would run, such as a Lambda layer. If "
             "you trust whoever made it, add --unsafe."
         )
-    text = sentence(text)
+    text = sentence(error)
     told = text if len(text) <= 300 else f"{text[:300]} ..."
     return f"{path} cannot be loaded ({type(error).__name__}): {told}"
 

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from rich.text import Text
 
 # Set, it makes a command show the traceback of what it would say in a sentence.
 DEBUG = "KERAS_L0_DEBUG"
+_PACKAGE = __name__.split(".")[0]
 # The width of tables in a file or a pipe, as of ``print(keras_l0.plan(model))``.
 _FILE_WIDTH = 100
 # How commands spell the arguments of functions: as the first of these that they have.
@@ -102,6 +104,8 @@ def _shown(text: str) -> Iterator[None]:
 def sentence(error: object) -> str:
     """An error as the command line says it: one line, options for arguments."""
     line = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, BaseException) and not _is_own(error):
+        return line
     line = re.sub(r"`(\w+)`", lambda m: _option(m[1]) or m[0], line)
     line = re.sub(r"quantization='(\w+)'", r"--\1", line)
     # Of a flag that is set, its name says all.
@@ -109,6 +113,12 @@ def sentence(error: object) -> str:
     return re.sub(
         pattern, lambda m: (_option(m[1]) or m[1]) + " " * (m[2] == "="), line
     )
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether an error was raised by this package, not by one that it uses."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return not frames or _PACKAGE == frames[-1][0].f_globals["__name__"].split(".")[0]
 
 
 def _option(argument: str) -> str | None:

@@ -125,9 +125,9 @@ def _compare_quantized(
                 f"Output {name!r} of the quantized model differs from that of model "
                 f"{model.name!r} by {share:.1%} of how far it varies{agreement} "
                 f"(allowed: max_error={limits.max_error:g}, "
-                f"min_top1={limits.min_top1:g}). Calibrate "
-                "on `representative_data` that is like the model's own, quantize less, "
-                "or raise the limits. Nothing was written."
+                f"min_top1={limits.min_top1:g}). Calibrate on `representative_data` "
+                "like what the model was trained on, and scaled in the same way, "
+                "quantize less, or raise the limits. Nothing was written."
             )
     return {
         "max_difference": difference,
