@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import layers
@@ -42,7 +43,7 @@ def lenet_5() -> keras.Model:
     )
 
 
-def _normalized(x, filters: int, size: int, name: str, strides: int = 1):  # type: ignore[no-untyped-def]
+def _normalized(x: Any, filters: int, size: int, name: str, strides: int = 1) -> Any:
     x = layers.Conv2D(
         filters, size, strides, "same", use_bias=False, name=f"{name}_conv"
     )(x)
@@ -117,12 +118,13 @@ def vit_4() -> keras.Model:
 class _Positions(keras.layers.Layer):
     """Adds a learned vector to each position."""
 
-    def build(self, input_shape) -> None:  # type: ignore[no-untyped-def]
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.embedding = self.add_weight(
-            shape=input_shape[1:], initializer=keras.initializers.RandomNormal(0.02)
+            shape=input_shape[1:],
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
         )
 
-    def call(self, inputs):  # type: ignore[no-untyped-def]
+    def call(self, inputs: Any) -> Any:
         return inputs + self.embedding
 
 

@@ -63,7 +63,10 @@ def aim(r: dict) -> str:
     """What a run was under."""
     if not r["budget"]:
         return f"strengths x {r['scale']:g}"
-    return ", ".join(f"{limit:,} {name}" for name, limit in r["budget"].items())
+    limits = [f"{limit:,} {name}" for name, limit in r["budget"].items()]
+    if decay := r["settings"].get("weight_decay"):
+        limits.append(f"decay {decay:g}")
+    return ", ".join(limits)
 
 
 def grouped(runs: list[dict]) -> dict[tuple, list[dict]]:
