@@ -50,10 +50,15 @@ def _mean_rate(optimizer: Any, taken: int, steps: int) -> float:
     """The learning rate, as a mean over the ramp as far as a schedule tells."""
     rate = optimizer._learning_rate
     if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        return float(optimizer.learning_rate)
-    first = max(0, int(optimizer.iterations) - taken)
+        return _number(optimizer.learning_rate)
+    first = max(0, int(_number(optimizer.iterations)) - taken)
     some = np.linspace(first, first + steps, 32)
-    return float(np.mean([float(rate(step)) for step in some]))
+    return float(np.mean([_number(rate(step)) for step in some]))
+
+
+def _number(value: Any) -> float:
+    # Under a strategy of TensorFlow a variable is several, which are no number.
+    return float(keras.ops.convert_to_numpy(value))
 
 
 def quicken(optimizer: Any, paces: dict[int, float]) -> None:
