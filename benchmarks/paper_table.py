@@ -43,9 +43,9 @@ settled. That budget took the place of strengths, and the decay was added, after
 without them had been seen on the test set (these runs are listed), by their errors on
 validation images: the decay with three seeds, 0.97 % against 1.03 %. "practice" shifts
 images by a pixel, learns from a dense network, and trains on after strip. Other
-settings were chosen with one seed on validation images. The limits of the budgets are the smallest sizes in the
-table that are published at 1.0 %, and 9,700 parameters. All runs on the test set are
-listed.
+settings were chosen with one seed on validation images. The limits of the budgets are
+the smallest sizes in the table that are published at 1.0 %, and 9,700 parameters. All
+runs on the test set are listed.
 
 ![Size against error](results-paper.png)"""
 
