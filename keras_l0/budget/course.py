@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_l0.budget.closing import close_for_good, close_to_fit, open_to_fill
-from keras_l0.budget.pace import pace, quicken
+from keras_l0.budget.pace import paces, quicken
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_finite_gates
 from keras_l0.optimizers import innermost
@@ -98,14 +98,16 @@ class Course(keras.callbacks.Callback):
     def _keep_pace(self, needed: bool = True) -> None:
         """Lets gates learn as fast as the limit comes down, at least."""
         optimizer = innermost(self.model.optimizer)
-        paces = {}
-        for gate in find_gates(self.model) if needed else ():
-            multiplier = gate.options.learning_rate_multiplier
-            paces[id(gate.raw)] = pace(optimizer, multiplier, *self.model.ramp)
-        quicken(optimizer, paces)
+        gates = find_gates(self.model) if needed else []
+        multiplier = {
+            id(gate.raw): gate.options.learning_rate_multiplier for gate in gates
+        }
+        found = paces(optimizer, set(multiplier.values()), *self.model.ramp)
+        faster = {key: found[m] for key, m in multiplier.items() if m in found}
+        quicken(optimizer, faster)
         # It is part of what has been traced, if anything has.
-        if paces != self.model._paces:
-            self.model._paces = paces
+        if faster != self.model._paces:
+            self.model._paces = faster
             self.model.make_train_function(force=True)
 
     def _settle(self) -> None:

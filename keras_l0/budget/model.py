@@ -16,7 +16,7 @@ from keras_l0.budget.closing import put
 from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import SetByBudget
-from keras_l0.budget.pace import slow_down
+from keras_l0.budget.pace import Pace, slow_down
 from keras_l0.devices import placed
 from keras_l0.layers import find_gates
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
@@ -92,8 +92,8 @@ class BudgetedModel(Functional):
         self._constraints = Constraints(self, self.budgets)
         # Calls of this model that are under way; whether gates ran outside of one.
         self._running, self._warned = 0, False
-        # How many times faster gates learn in what has been traced, by variable.
-        self._paces: dict[int, float] = {}
+        # Of gates that learn faster in what has been traced, by variable.
+        self._paces: dict[int, Pace] = {}
 
         def state(weight: str, size: int) -> Any:
             return self.add_weight(
@@ -257,7 +257,7 @@ class BudgetedModel(Functional):
             return fit(*bound.args, **bound.kwargs)
         finally:
             all_of_them.remove(course)
-            slow_down(innermost(self.optimizer))
+            slow_down(innermost(getattr(self, "optimizer", None)))
 
     def _settled_of(self, part: slice, shape: Any) -> Any:
         """What `L0Gate.settled` says of the gates of one variable."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,16 +15,32 @@ import numpy as np
 _TRAVEL = 32.0
 # It goes no farther than this in one step.
 _STRIDE = 0.25
-# Optimizers whose steps are about as large as the learning rate.
-_EVEN = tuple(
-    getattr(keras.optimizers, name)
-    for name in ("Adam", "Adamax", "Lion", "Nadam", "RMSprop")
-)
+# Of a schedule.
+_SAMPLES, _GOLDEN = 16, 0.618034
+# Optimizers whose steps are about as large as the learning rate, and which change no
+# more than the variables that they are given. Not Lion: all of its steps are equal, so
+# that gates would move together.
+_EVEN = (keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.RMSprop)
 _UPDATE = "_backend_update_step"
 
 
-def pace(optimizer: Any, multiplier: float, taken: int, steps: int) -> float:
-    """How many times faster gates have to learn, a power of two; 1 if not at all.
+class Pace(NamedTuple):
+    """How much faster than they were told gates learn.
+
+    Attributes:
+        times: A power of two.
+        most: The largest learning rate that comes of it, whatever callbacks make of
+            the optimizer's.
+    """
+
+    times: float
+    most: float
+
+
+def paces(
+    optimizer: Any, multipliers: Collection[float], taken: int, steps: int
+) -> dict[float, Pace]:
+    """For gates that have to learn faster how much, by their multipliers.
 
     In few steps, or at the small learning rate of a fine-tuning, gates would move so
     little while the limit comes down that multipliers grow until all of them move
@@ -32,28 +48,35 @@ def pace(optimizer: Any, multiplier: float, taken: int, steps: int) -> float:
 
     Args:
         optimizer: What trains them, without what scales its loss.
-        multiplier: `GateOptions.learning_rate_multiplier`.
+        multipliers: Each `GateOptions.learning_rate_multiplier`.
         taken: Steps of the ramp that have been taken.
         steps: Those of all of it.
     """
-    if not isinstance(optimizer, _EVEN):
-        return 1.0
-    steps = max(1, steps // (optimizer.gradient_accumulation_steps or 1))
-    stride = multiplier * _mean_rate(optimizer, taken, steps)
-    if not stride > 0:
-        return 1.0
-    wanted = min(_TRAVEL / steps, _STRIDE)
-    return 2.0 ** max(0, round(math.log2(wanted / stride)))
+    # Momentum makes several steps of one.
+    if not isinstance(optimizer, _EVEN) or getattr(optimizer, "momentum", None):
+        return {}
+    rate = _mean_rate(optimizer, taken, steps)
+    if not 0 < rate < math.inf:
+        return {}
+    updates = max(1, steps // (optimizer.gradient_accumulation_steps or 1))
+    stride = min(_TRAVEL / updates, _STRIDE)
+    found = {m: 2.0 ** round(math.log2(stride / (m * rate))) for m in multipliers}
+    return {m: Pace(times, _STRIDE / m) for m, times in found.items() if times > 1}
 
 
 def _mean_rate(optimizer: Any, taken: int, steps: int) -> float:
     """The learning rate, as a mean over the ramp as far as a schedule tells."""
-    rate = optimizer._learning_rate
-    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    schedule = optimizer._learning_rate
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return _number(optimizer.learning_rate)
-    first = max(0, int(_number(optimizer.iterations)) - taken)
-    some = np.linspace(first, first + steps, 32)
-    return float(np.mean([_number(rate(step)) for step in some]))
+    # As Keras counts for schedules, also where gradients are accumulated.
+    done = optimizer._iterations
+    first = max(0, int(_number(done)) - taken)
+    # Spread without a period, which a schedule may have too.
+    some = (first + steps * (np.arange(_SAMPLES) * _GOLDEN % 1)).astype("int64")
+    dtype = keras.backend.standardize_dtype(done.dtype)
+    rates = [schedule(keras.ops.convert_to_tensor(step, dtype)) for step in some]
+    return float(np.mean([_number(rate) for rate in rates]))
 
 
 def _number(value: Any) -> float:
@@ -61,18 +84,18 @@ def _number(value: Any) -> float:
     return float(keras.ops.convert_to_numpy(value))
 
 
-def quicken(optimizer: Any, paces: dict[int, float]) -> None:
+def quicken(optimizer: Any, faster: dict[int, Pace]) -> None:
     """Lets an optimizer change some variables faster than the others.
 
     Args:
         optimizer: The optimizer, without what scales its loss.
-        paces: How many times faster, by the id of the variable.
+        faster: Their paces, by the ids of the variables.
     """
     slow_down(optimizer)
-    if any(pace != 1 for pace in paces.values()):
+    if faster:
         update = getattr(optimizer, _UPDATE)
         # Past the optimizer's tracker.
-        vars(optimizer)[_UPDATE] = functools.partial(_update, update, paces)
+        vars(optimizer)[_UPDATE] = functools.partial(_update, update, faster)
 
 
 def slow_down(optimizer: Any) -> None:
@@ -82,13 +105,16 @@ def slow_down(optimizer: Any) -> None:
 
 
 def _update(
-    update: Any, paces: dict[int, float], grads: Iterable[Any],
+    update: Any, faster: dict[int, Pace], grads: Iterable[Any],
     variables: Iterable[Any], rate: Any,
 ) -> None:  # fmt: skip
     """Updates variables in groups, each of which has its own learning rate."""
-    groups: dict[float, list[tuple[Any, Any]]] = {}
+    groups: dict[Pace | None, list[tuple[Any, Any]]] = {}
     for grad, variable in zip(grads, variables, strict=True):
-        pace = paces.get(id(variable), 1.0)
-        groups.setdefault(pace, []).append((grad, variable))
+        groups.setdefault(faster.get(id(variable)), []).append((grad, variable))
     for pace, group in groups.items():
-        update(*map(list, zip(*group, strict=True)), rate * pace)
+        own = rate
+        if pace:
+            now = keras.ops.convert_to_tensor(rate)
+            own = keras.ops.minimum(now * pace.times, keras.ops.maximum(now, pace.most))
+        update(*map(list, zip(*group, strict=True)), own)
