@@ -235,3 +235,29 @@ def test_a_model_that_is_not_compiled_says_so():
 def test_an_infinite_learning_rate_diverges_as_ever():
     with pytest.raises(ValueError, match="diverged"):
         steps(network(keras.optimizers.Adam(float("inf"))), 40)
+
+
+def test_a_training_that_is_resumed_keeps_its_pace(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    x, y = data(40)
+
+    def batches():
+        for at in range(0, len(x), BATCH):
+            yield x[at : at + BATCH], y[at : at + BATCH]
+
+    types = tf.TensorSpec((BATCH, 16)), tf.TensorSpec((BATCH, 2))
+
+    def train(*callbacks):
+        model = network(keras.optimizers.Adam(2.0**-9))
+        unknown = tf.data.Dataset.from_generator(batches, output_signature=types)
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        model.fit(unknown, epochs=4, verbose=0, callbacks=[backup, *callbacks])
+        return {found.times for found in model._paces.values()}
+
+    def fail(epoch, logs=None):
+        if epoch == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(keras.callbacks.LambdaCallback(on_epoch_begin=fail))
+    assert train() == {8}

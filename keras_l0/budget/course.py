@@ -41,6 +41,8 @@ class Course(keras.callbacks.Callback):
         self.last = _last_part(first, epochs)
         # Whether the ramp is a guess, and where it began.
         self.guessed, self.started = False, (0, 0)
+        # Whether the limit has to come down, and whether gates keep pace with it.
+        self.comes_down, self.paced = True, False
         # Whether what is over the limit can be closed at all.
         self.closes = True
 
@@ -51,7 +53,12 @@ class Course(keras.callbacks.Callback):
         else:
             self._start()
         step, ramp = self.model.ramp
-        self._keep_pace(goes_on or step < ramp)
+        self.comes_down = goes_on or step < ramp
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if not self.paced:
+            # Not before: other callbacks may have restored a training by now.
+            self._keep_pace(self.comes_down)
 
     def _start(self) -> None:
         step, ramp = self.model.ramp
@@ -97,6 +104,7 @@ class Course(keras.callbacks.Callback):
 
     def _keep_pace(self, needed: bool = True) -> None:
         """Lets gates learn as fast as the limit comes down, at least."""
+        self.paced = True
         optimizer = innermost(self.model.optimizer)
         gates = find_gates(self.model) if needed else []
         multiplier = {
