@@ -58,7 +58,7 @@ class Course(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if not self.paced:
             # Not before: other callbacks may have restored a training by now.
-            self._keep_pace(self.comes_down)
+            self._keep_pace()
 
     def _start(self) -> None:
         step, ramp = self.model.ramp
@@ -102,11 +102,11 @@ class Course(keras.callbacks.Callback):
             )
         self.model._ended = True
 
-    def _keep_pace(self, needed: bool = True) -> None:
+    def _keep_pace(self) -> None:
         """Lets gates learn as fast as the limit comes down, at least."""
         self.paced = True
         optimizer = innermost(self.model.optimizer)
-        gates = find_gates(self.model) if needed else []
+        gates = find_gates(self.model) if self.comes_down else []
         multiplier = {
             id(gate.raw): gate.options.learning_rate_multiplier for gate in gates
         }
