@@ -117,7 +117,11 @@ def profile(model: keras.Model, inputs: str = "keep") -> Profile:
         [0.7, 0.67]
     """
     require_finite(model)
-    analysis = Analysis(model, inputs)
+    return profile_of(Analysis(model, inputs))
+
+
+def profile_of(analysis: Analysis) -> Profile:
+    """`profile` of a model that has been analysed."""
     dense = analysis.all_open()
     *expected, expected_total = analysis.expected_sizes()
     deployed = analysis.deployed()

@@ -144,9 +144,13 @@ def plan(
         <StripPlan of 'toy': 23 -> 16 parameters, 18 -> 12 MACs, 0 barriers>
     """
     require_finite(model)
-    analysis = Analysis(
-        model, inputs, keep=keep, round_to=round_to, min_units=min_units
+    return plan_of(
+        Analysis(model, inputs, keep=keep, round_to=round_to, min_units=min_units)
     )
+
+
+def plan_of(analysis: Analysis) -> StripPlan:
+    """`plan` of a model that has been analysed."""
     open_ = analysis.test_open()
     before = analysis.all_open()
     after = analysis.evaluate(open_)

@@ -17,12 +17,10 @@ from keras_l0.budget.constraints import Constraints
 from keras_l0.budget.course import RAMP_STEPS, Course
 from keras_l0.budget.definition import SetByBudget
 from keras_l0.budget.pace import Pace, slow_down
+from keras_l0.budget.prices import Share, moved, spared
 from keras_l0.devices import placed
 from keras_l0.layers import find_gates
 from keras_l0.optimizers import exclude_from_weight_decay, innermost
-
-# What a multiplier gains, at most, over as many steps as the ramp has.
-_GAIN = 100.0
 
 
 @keras.saving.register_keras_serializable(package="keras_l0")
@@ -113,7 +111,7 @@ class BudgetedModel(Functional):
         ends = np.cumsum([gate.count for gate in gates])
         for gate, end in zip(gates, ends, strict=True):
             part = slice(int(end) - gate.count, int(end))
-            gate.raw.regularizer = _Share(self._prices, part, gate)
+            gate.raw.regularizer = Share(self._prices, part, gate)
             gate.settled = functools.partial(self._settled_of, part, gate.raw.shape)
             gate.on_draw = self._on_draw
 
@@ -204,20 +202,18 @@ class BudgetedModel(Functional):
             # A frozen gate is what it is at test time.
             drawn = gate.options.distribution.prob_open(log_alpha)
             probable.append(_vector(drawn) if gate.trainable else is_open)
-        before = ops.convert_to_tensor(self._multipliers)
         progress = ops.convert_to_tensor(self._progress)
         step, ramp = progress[0], progress[1]
         ramp = ops.where(ramp > 0, ramp, float(self._chosen_ramp or RAMP_STEPS))
         limits = self._constraints.limits_at(ops.minimum(1.0, step / ramp))
         found = ops.stack(self._constraints.program(deployed))
-        below = limits - found
-        excess = ops.clip(-below / limits, -1.0, 1.0)
-        slack = ops.convert_to_tensor(self._constraints.slack, "float32")
-        kept = ops.logical_and(below >= 0, below <= slack)
-        excess = ops.where(kept, 0.0, excess)
-        # A multiplier starts anew, at 0, whenever its sign has to change.
-        same = before * excess > 0
-        multipliers = ops.where(same, before, 0.0) + _GAIN / ramp * excess
+        multipliers = moved(
+            ops.convert_to_tensor(self._multipliers),
+            found,
+            limits,
+            ops.convert_to_tensor(self._constraints.slack, "float32"),
+            ramp,
+        )
         # Settled gates are not pushed any more.
         settled = ops.any(ops.convert_to_tensor(self._settled) != 0)
         multipliers = ops.where(settled, 0.0, multipliers)
@@ -225,7 +221,7 @@ class BudgetedModel(Functional):
         slopes = self._constraints.program.gradient(probable, weights)
         free = self._constraints.min_units
         slopes = [
-            _spared(slope, p, free) for slope, p in zip(slopes, probable, strict=True)
+            spared(slope, p, free) for slope, p in zip(slopes, probable, strict=True)
         ]
         self._multipliers.assign(multipliers)
         self._prices.assign(ops.concatenate(slopes))
@@ -343,35 +339,5 @@ class BudgetedModel(Functional):
         self._settled.assign(placed(self._settled, none))
 
 
-class _Share(keras.regularizers.Regularizer):
-    """What pushes the gates of one variable: the price of each while it is open.
-
-    Its value is 0, so that the loss that `fit` and `evaluate` show is that of the task;
-    its gradient is that of the prices times the probabilities of being open.
-    """
-
-    def __init__(self, prices: Any, part: slice, gate: Any) -> None:
-        self.prices, self.part, self.gate = prices, part, gate
-
-    def __call__(self, raw: Any) -> Any:
-        options = self.gate.options
-        log_alpha = raw * options.learning_rate_multiplier
-        prob_open = ops.ravel(options.distribution.prob_open(log_alpha))
-        prices = ops.convert_to_tensor(self.prices)[self.part]
-        moved = prob_open - ops.stop_gradient(prob_open)
-        paid = ops.sum(ops.cast(prices, prob_open.dtype) * moved)
-        if self.gate.regularizer.l2:
-            paid += self.gate.penalty(raw)
-        return ops.cast(paid, keras.backend.floatx())
-
-
 def _vector(x: Any) -> Any:
     return ops.ravel(ops.cast(x, "float32"))
-
-
-def _spared(prices: Any, probable: Any, count: int) -> Any:
-    """The prices without those of the likeliest gates."""
-    if not count:
-        return prices
-    likeliest, _ = ops.top_k(probable, min(count, probable.shape[0]))
-    return ops.where(probable >= likeliest[-1], ops.minimum(prices, 0.0), prices)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
-
-from keras_l0.report import LayerProfile, profile
+from keras_l0.report import LayerProfile, Profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +33,12 @@ class Bar:
         return min(1.0, self.after / self.before) if self.before else 1.0
 
 
-def bars(model: keras.Model, before: keras.Model | None, inputs: str) -> list[Bar]:
+def bars(now: Profile, before: Profile | None) -> list[Bar]:
     """Layer by layer; with a model from before, matched by name."""
-    now = profile(model, inputs).layers
     if before is None:
-        return [_bar(row, row) for row in now]
-    left = {row.name: row for row in now}
-    found = [_bar(row, left.pop(row.name, None)) for row in profile(before).layers]
+        return [_bar(row, row) for row in now.layers]
+    left = {row.name: row for row in now.layers}
+    found = [_bar(row, left.pop(row.name, None)) for row in before.layers]
     return found + [_bar(row, row) for row in left.values()]
 
 

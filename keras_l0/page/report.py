@@ -11,15 +11,16 @@ from typing import Any
 
 import keras
 
-import keras_l0.analysis.plan as planning
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
+from keras_l0.analysis.plan import plan_of
 from keras_l0.files import check_destination, write_atomically
 from keras_l0.layers import find_gates
 from keras_l0.page.drawing import drawing
 from keras_l0.page.features import filters, input_maps
 from keras_l0.page.layers import bars
 from keras_l0.page.rows import SizeRow, file_rows, keras_rows
+from keras_l0.report import profile_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,6 @@ def html_report(
             "`data` and `labels` must come together, to measure accuracies. Received: "
             f"{'labels' if data is None else 'data'} only"
         )
-    plan = planning.plan(model, inputs)
     analysis = Analysis(model, inputs)
     earlier = None if before is None else Analysis(before)
     if earlier and not _names(analysis) & _names(earlier):
@@ -103,8 +103,10 @@ def html_report(
             f"Received: {earlier.graph.model.name!r}, none of whose layers has a name "
             f"that one of {model.name!r} has"
         )
+    plan, now = plan_of(analysis), profile_of(analysis)
+    then = None if earlier is None else profile_of(earlier)
     rows = (
-        *keras_rows(model, before, inputs, data, labels),
+        *keras_rows(model, now, before, then, data, labels),
         *file_rows(files, data, labels, runs),
     )
     content = _template().render(
@@ -114,7 +116,7 @@ def html_report(
         plan=plan,
         rows=rows,
         drawing=drawing(analysis, earlier, {b.name for b in plan.barriers}),
-        bars=bars(model, before, inputs),
+        bars=bars(now, then),
         maps=input_maps(analysis),
         filters=filters(analysis),
     )

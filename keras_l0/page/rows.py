@@ -20,7 +20,7 @@ from keras_l0.export.latency import latency
 from keras_l0.export.prepare import class_indices, one_per_example
 from keras_l0.export.report import accuracy
 from keras_l0.layers import find_gates
-from keras_l0.report import profile
+from keras_l0.report import Profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +47,20 @@ class SizeRow:
 
 def keras_rows(
     model: keras.Model,
+    now: Profile,
     before: keras.Model | None,
-    inputs: str,
+    then: Profile | None,
     data: Any,
     labels: Any,
 ) -> Iterator[SizeRow]:
     """The models: as they were, and as they are."""
-    sizes = profile(model, inputs)
-    after = sizes.deployed
-    if before is not None:
-        whole = profile(before).dense
-        yield _row(f"before: {before.name}", whole, _right(before, data, labels))
+    if before is not None and then is not None:
+        yield _row(f"before: {before.name}", then.dense, _right(before, data, labels))
     elif find_gates(model):
-        yield _row("all gates open", sizes.dense, None)
+        yield _row("all gates open", now.dense, None)
     name = "stripped" if find_gates(model) else f"now: {model.name}"
     # Strip changes no output: the gated model answers for the stripped one.
-    yield _row(name, after, _right(model, data, labels))
+    yield _row(name, now.deployed, _right(model, data, labels))
 
 
 def file_rows(
