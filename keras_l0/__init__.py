@@ -2,13 +2,13 @@
 
 try:
     import keras as _keras  # noqa: F401  (fails late and darkly without a backend)
-except ImportError as _error:
+except (ImportError, ValueError) as _error:
     raise ImportError(
         "keras_l0 needs Keras with a backend to run on: "
         'pip install "keras-l0[tensorflow]" (or [tensorflow-cpu], [jax], [torch]), '
         "with KERAS_BACKEND=jax or =torch in the environment for these. "
         f"Keras said: {_error}"
-    ) from _error
+    ) from None  # what Keras said is all that there is to know
 
 from keras_l0 import callbacks, layers, regularizers, schedules
 from keras_l0.analysis.plan import StripPlan, plan

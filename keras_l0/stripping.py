@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
 from keras_l0.budget import Budget, as_budgets
 from keras_l0.budget.fitting import fitting, inputs_of
+from keras_l0.budget.model import BudgetedModel
 from keras_l0.devices import replicated, require_one_process
 from keras_l0.rewrite import Rewriter
 from keras_l0.verification import require_plain, require_promised, verify_equal
@@ -86,16 +87,29 @@ def strip(
     options: dict[str, Any] = dict(keep=keep, round_to=round_to, min_units=min_units)
     if inputs is None:
         inputs = "keep" if budget is None else inputs_of(as_budgets(budget))
+    make: Callable[[keras.Model], keras.Model] = functools.partial(
+        _stripped, inputs=inputs, **options, verify=verify, data=data
+    )
     if budget is not None:
-        make = functools.partial(
-            strip, inputs=inputs, **options, verify=verify, data=data
-        )
         return fitting(model, budget, inputs, make, **options)
+    if isinstance(model, BudgetedModel) and model.above:
+        warnings.warn(
+            f"Model {model.name!r} is above its budget, at {model.above}. Train it to "
+            "the end, or pass `budget` to strip, which closes what is over.",
+            stacklevel=2,
+        )
+    return make(model)
+
+
+def _stripped(
+    model: keras.Model, inputs: str, *, verify: bool, data: Any, **options: Any
+) -> keras.Model:
+    """`strip` without a budget."""
     analysis = Analysis(model, inputs, **options)
     if not analysis.gates:
         warnings.warn(
             f"Nothing was gated in model {model.name!r}: strip returns a copy of it.",
-            stacklevel=2,
+            stacklevel=3,
         )
     evaluation = analysis.deployed()
     with replicated():

@@ -60,7 +60,7 @@ def verify_equal(
             f"Rounding alone moves the outputs of model {model.name!r} so far on these "
             f"inputs that comparing it with {what} shows nothing: pass `data` that "
             "is like the model's own.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

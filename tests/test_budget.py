@@ -152,6 +152,18 @@ def test_the_largest_of_two_floors_counts():
         with_budget(network(), budgets)
 
 
+def test_what_strip_has_to_leave_is_a_part_of_the_floor():
+    model = with_budget(network(), Budget(params=0.5))
+    first = model.layers[1].name
+    with pytest.raises(ValueError, match="With 30 of its units left in each gated la"):
+        keras_l0.strip(model, budget=Budget(params=0.05), min_units=30)
+    with pytest.raises(ValueError, match=f"layer, all of '{first}', ") as error:
+        keras_l0.strip(model, budget=Budget(params=0.1), keep=[first])
+    assert "' 0" not in str(error.value)
+    with pytest.raises(TypeError, match="names of layers, strings. Received: keep=No"):
+        keras_l0.strip(model, keep=None)
+
+
 def test_frozen_gates_are_named_as_a_reason():
     model = network()
     keras_l0.gates(model)[0].trainable = False
@@ -987,12 +999,78 @@ def test_gates_by_themselves_take_no_bytes():
 
 def test_one_epoch_is_too_short_and_says_so():
     model = with_budget(network(), Budget(params=0.3))
-    with pytest.warns(
-        UserWarning, match="'net' has trained for one epoch and is above"
-    ):
+    with pytest.warns(UserWarning, match="'net' is above .* trained for one epoch"):
         train(model, epochs=1)
     assert density(model) > 0.3
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         train(model, epochs=2)
     assert density(model) <= 0.3
+
+
+def worst_first(**options):
+    """Takes the first epoch it looks at for the best, and puts its weights back."""
+    return keras.callbacks.EarlyStopping(
+        "loss", mode="max", restore_best_weights=True, **options
+    )
+
+
+def fit_beside(callback, run=None, **options):
+    model = with_budget(network(), Budget(params=0.3))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    options = {"batch_size": 64, "epochs": 8, "verbose": 0} | options
+    return (run or fit)(model, *data(), callbacks=[callback], **options).model
+
+
+def fit_compacting(model, *args, **options):
+    when = keras_l0.Compaction(min_saving=0.1, patience=1)
+    return keras_l0.fit_compacting(model, *args, compaction=when, **options)
+
+
+def fit(model, *args, **options):
+    return model.fit(*args, **options)
+
+
+@pytest.mark.parametrize("run", [fit, fit_compacting])
+def test_weights_of_a_larger_network_that_a_callback_puts_back(run):
+    with pytest.warns(UserWarning) as caught:
+        model = fit_beside(worst_first(patience=99), run)
+    (told,) = (str(one.message) for one in caught if "above its" in str(one.message))
+    assert "'net' is above its budget, at" in told
+    assert "put back weights of an earlier epoch" in told
+    assert "start_from_epoch=6" in told
+    assert density(model) > 0.3
+    with pytest.warns(UserWarning, match="'net' is above its budget, at .* params"):
+        small = keras_l0.strip(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = fit_beside(worst_first(patience=99, start_from_epoch=6), run)
+        fits = keras_l0.strip(model).count_params()
+        assert density(model) <= 0.3
+        keras_l0.strip(model, budget=model.budgets)
+    assert fits < small.count_params()
+
+
+def test_a_training_that_stops_before_its_gates_are_settled_says_so():
+    with pytest.warns(UserWarning, match="is above .* stopped before .* 6 of 8 epochs"):
+        fit_beside(worst_first(patience=1))
+
+
+def test_a_training_in_parts_is_above_its_budget_in_between():
+    model = with_budget(network(), Budget(params=0.3, ramp_steps=60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(model, epochs=1)
+        assert model.above
+        train(model, epochs=20)
+    assert not model.above
+
+
+def test_frozen_gates_are_not_expected_to_fit():
+    model = with_budget(network(), Budget(params=0.3))
+    for gate in keras_l0.gates(model):
+        gate.trainable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(model, epochs=2)
+    assert model.above

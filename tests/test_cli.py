@@ -383,3 +383,41 @@ def test_words_of_other_packages_are_left_as_they_are():
             error.args = (text,)
             assert saying.sentence(error) == text
         assert saying.sentence(text).startswith("--data of")
+
+
+def test_arguments_of_functions_become_options(model, tmp_path):
+    export = ["export", model, "-o", tmp_path / "x.tflite"]
+    line = refused(say(*export, "--int8"), "--data must be given for --int8")
+    assert line.endswith("Received: no --data")
+    with click.Context(cli.export):
+        said = saying.sentence("or let them pass with allow=('float',). Nothing")
+        assert said == "or let them pass with --allow-float. Nothing"
+        said = saying.sentence(
+            "Pass `data` that it takes, or `verify=False` if it cannot be run at all."
+        )
+        assert said == "Pass --test-data that it takes."
+
+
+def test_the_gated_model_is_not_written_over(model, tmp_path):
+    copy = tmp_path / "gated.keras"
+    copy.write_bytes(model.read_bytes())
+    link = tmp_path / "link.keras"
+    link.symlink_to(copy)
+    for output in (copy, link):
+        result = say("strip", copy, "-o", output, "--force")
+        assert result.exit_code == 2 and "-o must name another file" in result.stderr
+    assert copy.read_bytes() == model.read_bytes()
+
+
+def test_a_model_above_its_budget_is_a_note(tmp_path):
+    budgeted = keras_l0.with_budget(gated(), keras_l0.Budget(params=0.3))
+    for gate in keras_l0.gates(budgeted):
+        gate.assign_log_alpha(np.full(16, 9.0))
+    budgeted.save(tmp_path / "above.keras")
+    strip = ["strip", tmp_path / "above.keras", "-o", tmp_path / "small.keras"]
+    result = say(*strip)
+    assert result.exit_code == 0
+    assert "Note: Model 'net' is above its budget" in result.stderr
+    assert "pass --budget to strip" in result.stderr
+    result = say(*strip, "--force", "--budget", "params=30%")
+    assert result.exit_code == 0 and "Note" not in result.stderr

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+import warnings
 import zlib
 
 import keras
@@ -248,3 +249,21 @@ def test_a_browser_renders_it(page, tmp_path):
         assert dom.count("<g ") == page.count("<g ")
         assert dom.count('class="fill"') == page.count('class="fill"')
         assert "<script" not in dom
+
+
+def test_layers_that_have_other_names_before_are_told(tmp_path):
+    def stack(*names):
+        shape = [keras.Input((9,), name="x")]
+        sizes = zip((8, 4, 2), names, strict=True)
+        return keras.Sequential([*shape, *(layers.Dense(n, name=m) for n, m in sizes)])
+
+    dense, small = stack("dense", "dense_1", "dense_2"), stack("l0", "l0_1", "dense")
+    with pytest.warns(UserWarning, match="`before` has no layers .* 'l0', 'l0_1'"):
+        keras_l0.html_report(small, tmp_path / "page.html", before=dense)
+    with pytest.raises(TypeError, match="`before` must be a Keras model"):
+        keras_l0.html_report(small, tmp_path / "page.html", before=3)
+    gated = keras_l0.add_gates(dense, l0=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        keras_l0.html_report(gated, tmp_path / "page.html", before=dense)
+        keras_l0.html_report(dense, tmp_path / "page.html", before=gated)

@@ -257,9 +257,8 @@ print(f"accuracy of the file: {accuracy(tflite_says):.1%}")
 # else the machine does slows both alike.
 
 # %%
-from keras_l0.export.latency import latency
-
-dense_time, small_time = latency(["digits_dense.tflite", "digits.tflite"])
+timed = keras_l0.benchmark(["digits_dense.tflite", "digits.tflite"])
+dense_time, small_time = (file.latency for file in timed.files)
 print(f"{'':8}{'bytes':>10}{'MACs':>10}{'time':>10}")
 for name, file, time in [
     ("dense", dense_report, dense_time),

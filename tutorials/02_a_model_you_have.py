@@ -329,7 +329,7 @@ print(f"loaded: {accuracy(loaded, x_test, y_test):.1%}")
 # ## Now you
 #
 # - Ask for a tenth of the work. How much do the two small networks differ then?
-# - `Budget(params=0.25)` limits the size of the file instead of the work. Which layers
+# - `Budget(params=0.25)` limits the parameters instead of the work. Which layers
 #   go now?
 # - `add_gates(..., skip="conv2d")` keeps all filters of the first layer.
 # - Train the stripped model for a few more epochs, as any Keras model.

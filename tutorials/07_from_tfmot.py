@@ -281,9 +281,7 @@ reports = [
 # all alike.
 
 # %%
-from keras_l0.export.latency import latency
-
-times = latency(paths)
+times = [file.latency for file in keras_l0.benchmark(paths).files]
 print(f"{'':12}{'bytes':>10}{'gzipped':>10}{'MACs':>10}{'time':>10}")
 for name, report, time in zip(files, reports, times, strict=True):
     line = f"{name:12}{report.bytes:10,}{report.gzip_bytes:10,}{report.macs:10,}"

@@ -10,6 +10,8 @@ import numpy as np
 
 # What stands for a size that the model leaves open, such as a sequence's length.
 _OPEN_SIZE = 8
+# Of many arrays so many are named in an error.
+_NAMED = 4
 
 
 def arrays(model: keras.Model, data: Any, names: Sequence[str] = ()) -> list[Any]:
@@ -46,7 +48,9 @@ def arrays(model: keras.Model, data: Any, names: Sequence[str] = ()) -> list[Any
         )
         fixed = model.inputs[0].shape[0]
         batches = f", in batches of {fixed}" if fixed else ""
-        received = ", ".join(f"{array.dtype}{array.shape}" for array in result)
+        received = ", ".join(f"{a.dtype}{a.shape}" for a in result[:_NAMED])
+        if len(result) > _NAMED:
+            received += f" ..., {len(result):,} arrays in all"
         raise ValueError(
             "`data` must hold one array per input, with one and the same number of "
             f"examples n > 0{batches}: {expected}. Received: {received}"

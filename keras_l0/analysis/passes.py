@@ -33,6 +33,8 @@ from keras_l0.analysis.tracing import trace
 from keras_l0.arguments import require_integer, require_one_of
 from keras_l0.layers import find_gates
 
+# What has weights by which it multiplies nothing.
+_TABLE = keras.layers.Embedding
 INPUT_MODES = ("keep", "gather", "narrow")
 
 
@@ -59,9 +61,14 @@ class Step:
         return self.outs[len(self.node.outputs) :]
 
     @property
-    def units(self) -> int:
+    def gated(self) -> int:
         """What the call's own gates switch: hidden channels, if there are any."""
         return (self.hidden or self.outs)[0]
+
+    @property
+    def units(self) -> int:
+        """What is counted of the call: hidden channels such as heads, not weights."""
+        return self.outs[0] if self.rule.gates_weights else self.gated
 
     def kept(self, evaluation: Evaluation) -> int:
         """How many of its units an evaluation keeps."""
@@ -277,12 +284,13 @@ class Analysis:
         return other
 
     def kernel_params(self, evaluation: Evaluation) -> float:
-        """The parameters of layers with kernels outside of the output layers."""
+        """The parameters of layers with kernels, or tables, that make no output."""
         return float(
             sum(
                 size.params
                 for step, size in zip(self.steps, evaluation.sizes, strict=True)
-                if size.macs > 0 and not set(step.outs) & set(self.output_slots)
+                if (size.macs > 0 or isinstance(step.node.operation, _TABLE))
+                and not set(step.outs) & set(self.output_slots)
             )
         )
 
@@ -315,14 +323,14 @@ class Analysis:
 
     def named(self, argument: str, names: Iterable[str]) -> set[str]:
         """Names of layers, checked: an unknown one is a misspelling."""
-        if isinstance(names, str):
-            names = {names}
-        names = set(names) if isinstance(names, Iterable) else {names}
-        if not all(isinstance(name, str) for name in names):
+        given = [names] if isinstance(names, str) else names
+        given = list(given) if isinstance(given, Iterable) else given
+        if not isinstance(given, list) or not all(isinstance(n, str) for n in given):
             raise TypeError(
                 f"`{argument}` must be names of layers, strings. "
-                f"Received: {argument}={names!r}"
+                f"Received: {argument}={given!r}"
             )
+        names = set(given)
         unknown = names - {step.node.name for step in self.steps}
         if unknown:
             known = ", ".join(repr(s.node.name) for s in self.steps if s.node.operation)

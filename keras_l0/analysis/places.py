@@ -127,7 +127,7 @@ def _candidates(analysis: Analysis, steps: Iterable[Step]) -> Iterable[Place]:
     for step in steps:
         for slot in analysis.own_units(step):
             atoms = analysis.atoms(slot)
-            if step.rule.gates and slot == step.units:
+            if step.rule.gates and slot == step.gated:
                 yield Place(step, None, slot, atoms)
             elif slot not in step.hidden and analysis.channels[slot].axis is not None:
                 tensor, end = _behind(analysis, readers, step, slot)

@@ -24,8 +24,7 @@ class PlannedLayer:
     Attributes:
         name: The layer's name.
         kind: Its class name.
-        units: Channels that it makes now; of attention, heads (or groups of them);
-            where gates switch weights, weights (or blocks of them).
+        units: Channels that it makes now; of attention, heads (or groups of them).
         kept: How many of them are left after strip.
         before: Its size now, gates not counted.
         after: Its size after strip.
@@ -81,7 +80,8 @@ class StripPlan:
         barriers: What strip must not look through.
         kept_inputs: For each input the indices of the features that the stripped
             model reads (``"narrow"``: that it takes).
-        reachable: Share of the kernel parameters outside the output layers that goes
+        reachable: Share of the parameters of kernels, and of tables of embeddings,
+            outside the output layers that goes
             when every group of units is cut to one: what gates could reach at most.
         notes: What a user should know, in plain sentences.
     """
@@ -172,7 +172,7 @@ def plan_of(analysis: Analysis) -> StripPlan:
                 kept=step.kept(after),
                 before=before.sizes[number].whole(),
                 after=after.sizes[number].whole(),
-                note=_note(after, step),
+                note=_note(analysis, open_, after, step),
             )
         )
     return StripPlan(
@@ -185,7 +185,7 @@ def plan_of(analysis: Analysis) -> StripPlan:
         barriers=barriers,
         kept_inputs=_kept_inputs(analysis, after),
         reachable=analysis.reachable_share(),
-        notes=_notes(analysis, after),
+        notes=_notes(analysis, open_, after),
     )
 
 
@@ -194,15 +194,57 @@ def _is_output_only(analysis: Analysis, step: Step) -> bool:
     return not step.rule.reads_all and set(step.outs) <= set(analysis.output_slots)
 
 
-def _note(after: Evaluation, step: Step) -> str:
+def _note(
+    analysis: Analysis, open_: list[np.ndarray], after: Evaluation, step: Step
+) -> str:
     if not step.kept(after):
         return "removed as a whole"
     if not after.flows[step.units].alive.any():
         return "constant: nothing that varies reaches it, or every gate is closed"
+    left, gates = _open_gates(analysis, open_, step)
+    if gates and (step.rule.gates_weights or left < step.kept(after)):
+        return f"{left:,} of {gates:,} gates open"
     return ""
 
 
-def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
+def _open_gates(
+    analysis: Analysis, open_: list[np.ndarray], step: Step
+) -> tuple[int, int]:
+    """How many gates of a step are open, and how many there are."""
+    own = analysis.gates_of(step)
+    return (
+        sum(round(float(open_[i].sum())) for i in own),
+        sum(analysis.gates[i].count for i in own),
+    )
+
+
+def _gathered(
+    analysis: Analysis, open_: list[np.ndarray], after: Evaluation
+) -> str | None:
+    """What there is to gain where gates are closed whose features stay."""
+    if analysis.inputs_mode != "keep" or not any(
+        _open_gates(analysis, open_, step)[0] < step.kept(after)
+        for step in analysis.steps
+        if step.rule.gates and not step.rule.gates_weights
+    ):
+        return None
+    gathering = Analysis(
+        analysis.graph.model,
+        "gather",
+        keep=analysis.kept_layers,
+        round_to=analysis.round_to,
+        min_units=analysis.min_units,
+    )
+    left = gathering.deployed().total.whole().params
+    if left >= after.total.whole().params:
+        return None
+    return (
+        "Gates of input features are closed that stay, under inputs='keep': "
+        f"inputs='gather' would leave {left:,} parameters."
+    )
+
+
+def _notes(analysis: Analysis, open_: list[np.ndarray], after: Evaluation) -> list[str]:
     notes = []
     if not analysis.gates:
         notes.append("Nothing is gated: strip returns an equal model.")
@@ -222,6 +264,8 @@ def _notes(analysis: Analysis, after: Evaluation) -> list[str]:
                 f"Output {name!r} no longer depends on any input, because every gate "
                 "of some layer before it is closed. Train with a lower `l0`."
             )
+    if gathered := _gathered(analysis, open_, after):
+        notes.append(gathered)
     if unknown := open_inputs(analysis.graph.model):
         notes.append(
             "MACs count one position along axes of unknown size, those of "

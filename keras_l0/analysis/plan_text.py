@@ -77,9 +77,12 @@ def _plain(text: str) -> Any:
 
 def _wide(plan: StripPlan) -> Table:
     table = _table(plan)
-    longest = max((len(row.name) for row in plan.layers), default=0)
-    table.add_column("layer", overflow="fold", min_width=min(longest, 32))
-    table.add_column("type", overflow="fold")
+    for title, names, most in (
+        ("layer", [row.name for row in plan.layers], 32),
+        ("type", [row.kind for row in plan.layers], 18),
+    ):
+        width = min(most, max(map(len, names), default=0))
+        table.add_column(title, overflow="fold", min_width=width)
     for title in ("units", "kept", "parameters", "after", "MACs", "after"):
         table.add_column(title, justify="right")
     table.add_column("note", overflow="fold")

@@ -208,7 +208,8 @@ class Constraints:
 
     def require_reachable(self) -> None:
         """Raises if a limit is below what `Budget.min_units` everywhere leaves."""
-        units = max(1, self.min_units)
+        units = max(1, self.min_units, *(one.analysis.min_units for one in self.each))
+        kept = sorted(self.each[0].analysis.kept_layers)
         for one in self.each:
             analysis = one.analysis
             least = [
@@ -224,11 +225,12 @@ class Constraints:
                 if all(g.trainable for g in self.gates)
                 else ", frozen ones as they are"
             )
+            whole = f", all of {', '.join(map(repr, kept))}" if kept else ""
             least_amount = one.amount(floor)
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
                 f"{self.model.name!r}. With {units} of its units left in each gated "
-                f"layer{frozen}, {round(least_amount):,} {_WORDS[one.measure]} "
+                f"layer{frozen}{whole}, {round(least_amount):,} {_WORDS[one.measure]} "
                 f"({least_amount / one.amount(1.0):.1%}) stay{_most(one, least)}. "
                 f"Barriers: {barriers or 'none: what has no gates stays'}. "
                 f"Received: {one.measure}={one.budget.limits[one.measure]!r}"
@@ -246,7 +248,9 @@ def _most(one: Constraint, least: list[np.ndarray]) -> str:
         if not one.names or step.node.name in one.names
     }
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_NAMED]
-    named = [f"{name!r} {round(one.each * sizes[name]):,}" for name in largest]
+    named = [
+        f"{name!r} {round(one.each * sizes[name]):,}" for name in largest if sizes[name]
+    ]
     return f" (most in {', '.join(named)})" if named else ""
 
 

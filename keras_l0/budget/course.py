@@ -43,8 +43,8 @@ class Course(keras.callbacks.Callback):
         self.guessed, self.started = False, (0, 0)
         # Whether the limit has to come down, and whether gates keep pace with it.
         self.comes_down, self.paced = True, False
-        # Whether what is over the limit can be closed at all.
-        self.closes = True
+        # Whether what is over the limit can be closed at all, and has been at the end.
+        self.closes, self.fitted = True, False
 
     def on_train_begin(self, logs: Any = None) -> None:
         goes_on = bool(self.first) and self.model._under_way
@@ -93,14 +93,40 @@ class Course(keras.callbacks.Callback):
             self.model._hold()
             self._close()
             self.model._unsettle()
-        elif self.epochs - self.first == 1 and self.model._is_above:
-            warnings.warn(
-                f"Model {self.model.name!r} has trained for one epoch and is above its "
-                "budget: gates are settled between epochs. Train for two at least, or "
-                "close what is over by keras_l0.strip(model, budget=...).",
-                stacklevel=2,
-            )
+            self.fitted = True
         self.model._ended = True
+
+    def warn_above(self) -> None:
+        """Says so, and why, if the model is above its budget once `fit` is over."""
+        model = self.model
+        step, ramp = model.ramp
+        chosen = model._chosen_ramp and step < ramp and not self.fitted
+        moves = any(gate.trainable for gate in find_gates(model))
+        if model.left or chosen or not moves or not self.closes or not model.above:
+            return
+        late = f"start_from_epoch={self.last}"
+        if self.fitted:
+            why = (
+                "it had fitted, and then a callback put back weights of an earlier "
+                "epoch. Let it choose among the last ones, by "
+                f"EarlyStopping(..., {late}) for one"
+            )
+        elif self.epochs - self.first == 1:
+            why = (
+                "it has trained for one epoch, and gates are settled between epochs. "
+                "Train for two at least"
+            )
+        else:
+            why = (
+                "it stopped before its gates were settled, which is after "
+                f"{self.last} of {self.epochs} epochs. Let it go on until then, by "
+                f"EarlyStopping(..., {late}) for one"
+            )
+        warnings.warn(
+            f"Model {model.name!r} is above its budget, at {model.above}: {why}, or "
+            "close what is over by keras_l0.strip(model, budget=...).",
+            stacklevel=3,
+        )
 
     def _keep_pace(self) -> None:
         """Lets gates learn as fast as the limit comes down, at least."""

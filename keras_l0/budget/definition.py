@@ -154,7 +154,7 @@ class Budget:
             identifier = keras.saving.deserialize_keras_object(identifier)
         if not isinstance(identifier, cls):
             raise TypeError(
-                "`budget` must be a `keras_l0.Budget`. "
+                "`budget` must be a `keras_l0.Budget`, or a list of them. "
                 f"Received: {identifier!r} of type {type(identifier).__name__}"
             )
         return identifier

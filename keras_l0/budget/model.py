@@ -88,6 +88,8 @@ class BudgetedModel(Functional):
         if not marks:
             return
         self._constraints = Constraints(self, self.budgets)
+        # Whether another model, made of this one, goes on with its training.
+        self.left = False
         # Calls of this model that are under way; whether gates ran outside of one.
         self._running, self._warned = 0, False
         # Of gates that learn faster in what has been traced, by variable.
@@ -249,11 +251,15 @@ class BudgetedModel(Functional):
             all_of_them = keras.tree.flatten(callbacks) if callbacks else []
             bound.arguments["callbacks"] = all_of_them
         all_of_them.insert(0, course)
+        self.left = False
         try:
-            return fit(*bound.args, **bound.kwargs)
+            history = fit(*bound.args, **bound.kwargs)
         finally:
             all_of_them.remove(course)
             slow_down(innermost(getattr(self, "optimizer", None)))
+        # Not before: the end of a training is when callbacks put weights back.
+        course.warn_above()
+        return history
 
     def _settled_of(self, part: slice, shape: Any) -> Any:
         """What `L0Gate.settled` says of the gates of one variable."""
@@ -293,10 +299,15 @@ class BudgetedModel(Functional):
         return max(1, *chosen) if chosen else None
 
     @property
-    def _is_above(self) -> bool:
-        """Whether what strip would leave now is larger than a limit."""
-        each = self._constraints.each
-        return any(one.share(one.analysis.test_open()) > one.limit for one in each)
+    def above(self) -> str:
+        """What strip would leave now that is above the budget, in words, if it is."""
+        each = self._constraints.each if self.budgets else []
+        shares = [one.share(one.analysis.test_open()) for one in each]
+        return ", ".join(
+            f"{share:.1%} of its {one.measure} where the limit is {one.limit:.1%}"
+            for one, share in zip(each, shares, strict=True)
+            if share > one.limit
+        )
 
     def _start_ramp(self, steps: int) -> None:
         """Lets the limit come down to the budget, from where the size is now.

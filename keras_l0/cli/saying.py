@@ -108,11 +108,21 @@ def sentence(error: object) -> str:
         return line
     line = re.sub(r"`(\w+)`", lambda m: _option(m[1]) or m[0], line)
     line = re.sub(r"quantization='(\w+)'", r"--\1", line)
+    line = line.replace("allow=('float',)", "--allow-float")
+    # Commands always compare.
+    line = re.sub(r",? or `?verify=False`?[^.:]*", "", line)
     # Of a flag that is set, its name says all.
-    pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})(=True\b|=(?=\S))"
-    return re.sub(
-        pattern, lambda m: (_option(m[1]) or m[1]) + " " * (m[2] == "="), line
-    )
+    pattern = rf"(?<![\w`])({'|'.join(_SPELLED)})(=True\b|=None\b|=(?=\S))"
+    return re.sub(pattern, _given, line)
+
+
+def _given(match: re.Match[str]) -> str:
+    """How a command is given what a function is given as ``name=value``."""
+    option = _option(match[1])
+    if option is None:
+        return match[0]
+    forms = {"=True": option, "=None": f"no {option}", "=": f"{option} "}
+    return forms[match[2]]
 
 
 def _is_own(error: BaseException) -> bool:

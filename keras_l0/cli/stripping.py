@@ -107,6 +107,11 @@ def strip(
     if kind and not any(budget.bytes for budget in budgets):
         raise click.UsageError(f"--{kind} is about a --budget of bytes, and none is.")
     require_destination(output, force, ".keras")
+    if output.exists() and output.samefile(model):
+        raise click.UsageError(
+            f"-o must name another file than MODEL.keras, whose gates strip takes out. "
+            f"Received: {output} for both"
+        )
     examples = read_arrays(data, "--data")
     network = read_model(model, unsafe, imports)
     with step("stripping and comparing"):

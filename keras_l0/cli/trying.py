@@ -43,7 +43,7 @@ def _finite(
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.npz",
     help="A copy of mnist.npz, or images of your own: a .npz file with x_train and "
     "x_test of shape (n, height, width) or (n, height, width, channels), and classes "

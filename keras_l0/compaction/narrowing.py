@@ -213,7 +213,7 @@ class _Narrower(Rewriter):
         analysis, gate = self.analysis, self.analysis.gates[number]
         found, known = np.zeros(gate.count, bool), False
         for step in analysis.steps:
-            rule, keep = step.rule, self.evaluation.keep[step.units] > 0
+            rule, keep = step.rule, self.evaluation.keep[step.gated] > 0
             if number in analysis.gates_of(step) and not rule.whole:
                 numbers = rule.per_unit(np.arange(gate.count))
                 if len(numbers) == len(keep):

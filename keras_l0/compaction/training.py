@@ -17,6 +17,7 @@ from keras_l0.arguments import (
     require_probability,
     require_real,
 )
+from keras_l0.budget.model import BudgetedModel
 from keras_l0.compaction.model import closed_for_good, compacted, require_inputs
 from keras_l0.compaction.narrowing import Narrowing
 from keras_l0.layers import find_gates
@@ -193,6 +194,8 @@ class _Run(keras.callbacks.Callback):
             )
             self.done = self.chosen.times
             return
+        if isinstance(self.model, BudgetedModel):
+            self.model.left = True
         self.next, self.closed = (model, epoch + 1), []
         self.done += 1
         self.model.stop_training = True

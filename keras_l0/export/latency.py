@@ -219,7 +219,10 @@ def _paths(
         paths = [paths]
     if not paths:
         raise ValueError("`paths` must name at least one file. Received: none")
-    return [Path(path) for path in paths]
+    found = [Path(path) for path in paths]
+    for path in found:
+        path.stat()  # the interpreter would take it for a damaged file
+    return found
 
 
 def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:

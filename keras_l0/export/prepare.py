@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from keras_l0.export.options import Options
 from keras_l0.export.report import ExportError
 from keras_l0.export.representative import require_finite_data
 from keras_l0.export.silence import silence
-from keras_l0.export.sparse import BLOCK, block_gated
+from keras_l0.export.sparse import BLOCK, block_gated, has_zeros
 from keras_l0.export.unroll import unrolled
 from keras_l0.layers import find_gates
 from keras_l0.packages import missing, required
@@ -43,12 +44,19 @@ def plain_form(
     model: keras.Model, inputs: str, options: Options
 ) -> tuple[keras.Model, Options]:
     """The model without gates, functional, in a form that the converter takes."""
-    if find_gates(model):
-        if options.sparse:
+    gated = model
+    if find_gates(gated):
+        model = strip(gated, inputs)
+        if options.sparse and has_zeros(model):
             # Blocks of inputs have to stay side by side, and to fill the width.
-            model = strip(model, inputs, keep=block_gated(model), round_to=BLOCK)
-        else:
-            model = strip(model, inputs)
+            model = strip(gated, inputs, keep=block_gated(gated), round_to=BLOCK)
+    if options.sparse and not has_zeros(model):
+        warnings.warn(
+            "sparse=True stores no kernel without its zeros here: none is mostly "
+            "zeros, as those of gates on weights or blocks become.",
+            stacklevel=3,
+        )
+        options = dataclasses.replace(options, sparse=False)
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs, name=model.name)
     stateful = [

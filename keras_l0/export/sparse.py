@@ -12,13 +12,24 @@ from keras_l0.export.report import ExportError
 
 # Inputs of a block in TFLite's encoding.
 BLOCK = 4
+# The converter stores a tensor without its zeros if .6 of it are 0.
+_WORTH = 0.5
 
 
 def zero_share(model: keras.Model) -> float:
     """Share of a model's kernels and tables, all in all, that is 0."""
-    kernels = [np.asarray(w) for w in model.get_weights() if w.ndim > 1]
+    kernels = _kernels(model)
     total = sum(kernel.size for kernel in kernels)
     return sum(int((kernel == 0).sum()) for kernel in kernels) / max(1, total)
+
+
+def has_zeros(model: keras.Model) -> bool:
+    """Whether the converter may store a kernel of a model without its zeros."""
+    return any((kernel == 0).mean() > _WORTH for kernel in _kernels(model))
+
+
+def _kernels(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(w) for w in model.get_weights() if w.ndim > 1]
 
 
 def block_gated(model: keras.Model) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import keras
 from keras_l0.analysis.graph import require_finite
 from keras_l0.analysis.passes import Analysis
 from keras_l0.analysis.plan import plan_of
+from keras_l0.arguments import require_model
 from keras_l0.files import check_destination, write_atomically
 from keras_l0.layers import find_gates
 from keras_l0.page.drawing import drawing
 from keras_l0.page.features import filters, input_maps
 from keras_l0.page.layers import bars
 from keras_l0.page.rows import SizeRow, file_rows, keras_rows
-from keras_l0.report import profile_of
+from keras_l0.report import Profile, profile_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +90,10 @@ def html_report(
         [('all gates open', 23), ('stripped', 16)]
     """
     destination = check_destination(path)
-    for one in (model, *([] if before is None else [before])):
-        require_finite(one)
+    require_finite(model)
+    if before is not None:
+        require_model("before", before)
+        require_finite(before)
     if (data is None) != (labels is None):
         raise ValueError(
             "`data` and `labels` must come together, to measure accuracies. Received: "
@@ -105,6 +109,8 @@ def html_report(
         )
     plan, now = plan_of(analysis), profile_of(analysis)
     then = None if earlier is None else profile_of(earlier)
+    if then is not None:
+        _warn_of_strangers(now, then)
     rows = (
         *keras_rows(model, now, before, then, data, labels),
         *file_rows(files, data, labels, runs),
@@ -127,6 +133,20 @@ def html_report(
 
 def _names(analysis: Analysis) -> set[str]:
     return {step.node.name for step in analysis.steps}
+
+
+def _warn_of_strangers(now: Profile, then: Profile) -> None:
+    """Says so if layers have weights that no layer of the same name had before."""
+    known = {row.name for row in then.layers}
+    strange = [r.name for r in now.layers if r.dense.params and r.name not in known]
+    if strange:
+        warnings.warn(
+            "`before` has no layers with weights named "
+            f"{', '.join(map(repr, strange))}. Layers are compared by name: if they "
+            "had other names, what the page says of them, and of layers that have "
+            "their names by chance, is wrong. Name the layers alike in both models.",
+            stacklevel=3,
+        )
 
 
 def _template() -> Any:

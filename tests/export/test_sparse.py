@@ -128,3 +128,13 @@ def test_files_that_do_not_run_with_sparse_weights_are_refused(tmp_path, options
     with pytest.raises(ValueError, match="`sparse` must be False.*Received"):
         to_tflite(gated((1, 4)), tmp_path / "net.tflite", sparse=True, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_gates_on_units_leave_nothing_to_store_sparsely(tmp_path):
+    inside = gated("units", units=(14,))
+    model = keras.Sequential([*inside.layers, layers.Dense(3)])
+    model.build((None, 64))
+    plain = to_tflite(model, tmp_path / "plain.tflite")
+    with pytest.warns(UserWarning, match="sparse=True stores no kernel"):
+        report = to_tflite(model, tmp_path / "net.tflite", sparse=True)
+    assert report.sparse == 0 and report.params == plain.params

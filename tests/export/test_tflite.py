@@ -191,8 +191,13 @@ class SelfAttention(layers.MultiHeadAttention):
 @pytest.mark.parametrize("name", SPECIAL)
 def test_other_layers_and_dtypes_export(tmp_path, name):
     shape, dtype, stack = SPECIAL[name]
-    model = keras.Sequential([keras.Input(shape, dtype=dtype), *stack()])
-    report = to_tflite(awkward(model), tmp_path / "net.tflite")
+    model = awkward(keras.Sequential([keras.Input(shape, dtype=dtype), *stack()]))
+    if name == "channels first":
+        try:
+            model.predict(np.zeros((1, *shape), dtype), verbose=0)
+        except Exception as error:  # On processors that oneDNN is not for.
+            pytest.skip(f"no channels_first convolution here: {type(error).__name__}")
+    report = to_tflite(model, tmp_path / "net.tflite")
     assert report.max_difference <= report.tolerance
     assert not [op for op in report.ops if op.startswith("Flex")]
 

@@ -1,6 +1,7 @@
 """The plan: what strip will do, readable by people and by programs."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers, ops
 
@@ -154,3 +155,58 @@ def test_an_own_layer_in_a_nested_model_is_as_large_as_what_it_is_called_on():
     x = keras.Input((6, 4))
     found = keras_l0.plan(keras.Model(x, layers.Flatten()(inner(x))))
     assert found.before.macs == 6 * 12
+
+
+def of_pixels(granularity="inputs"):
+    return keras.Sequential(
+        [
+            keras.Input((6, 1)),
+            keras.layers.Flatten(),
+            L0Dense(5, activation="relu", granularity=granularity, name="wide"),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def test_closed_gates_of_inputs_that_stay_are_told():
+    model = of_pixels()
+    keras_l0.gates(model)[0].assign_log_alpha([9.0, -9.0, -9.0, 9.0, -9.0, -9.0])
+    plan = keras_l0.plan(model)
+    gate = next(row for row in plan.layers if row.kind == "L0Gate")
+    assert (gate.units, gate.kept, gate.note) == (6, 6, "2 of 6 gates open")
+    left = keras_l0.strip(model, "gather").count_params()
+    assert f"inputs='gather' would leave {left} parameters" in plan.notes[-1]
+    for mode in ("gather", "narrow"):
+        assert not any("would leave" in n for n in keras_l0.plan(model, mode).notes)
+    keras_l0.gates(model)[0].assign_log_alpha(6 * [9.0])
+    plan = keras_l0.plan(model)
+    assert not plan.notes and not any(row.note for row in plan.layers)
+
+
+@pytest.mark.parametrize("granularity, gates", [("weights", 30), ((1, 3), 10)])
+def test_units_are_units_also_where_gates_switch_weights(granularity, gates):
+    model = of_pixels(granularity)
+    (gate,) = keras_l0.gates(model)
+    closed = np.full(gate.raw.shape, 9.0)
+    closed[:, 1:3] = -9.0
+    gate.assign_log_alpha(closed)
+    (row, _) = keras_l0.plan(model).layers
+    open_ = int((closed > 0).sum())
+    assert (row.units, row.kept) == (5, 3)
+    assert row.note == f"{open_} of {gates} gates open"
+    (layer, _) = keras_l0.profile(model).layers
+    assert (layer.units, layer.kept) == (5, 3)
+    assert keras_l0.strip(model).get_layer("wide").units == 3
+
+
+def test_tables_of_embeddings_are_within_reach():
+    model = keras.Sequential(
+        [
+            keras.Input((7,)),
+            keras.layers.Embedding(50, 16),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(4),
+        ]
+    )
+    assert keras_l0.plan(model).reachable == 15 / 16
+    assert keras_l0.plan_gates(model).reached == 15 / 16

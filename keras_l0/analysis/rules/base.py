@@ -70,6 +70,8 @@ class Rule:
             before it.
         ignores_training: The call does the same with ``training=True``.
         draws: What it makes are gates, for other calls to multiply by.
+        gates_weights: Its gates, which are hidden channels then, switch single weights,
+            or blocks of them.
         shifts: It can learn to make something else of a channel that is 0.
         calls: The rules of all calls that use the same weights.
         outs: The channels of the outputs, and then hidden ones: sets of channels inside
@@ -86,6 +88,7 @@ class Rule:
     ignores_training: bool = False
     timing: tuple[str, ...] | None = None
     draws: bool = False
+    gates_weights: bool = False
     shifts: bool = False
 
     def __init__(self, node: Node, ins: list[Channels], atoms: Atoms) -> None:

@@ -76,6 +76,7 @@ class EinsumDenseRule(ReadingRule):
         axes = set(layer.bias_axes or "")
         self.folds = {c for c in kernel if c != channel} <= axes
         weights = weight_gates(layer, atoms)
+        self.gates_weights = bool(weights)
         if unit is None:
             return [opaque(y.shape, atoms), *weights]
         axis = target.index(unit)

@@ -68,6 +68,7 @@ class Producer(Rule):
         axis = self.axis(self.node.outputs[0])
         units = Channels.rest_at_zero(axis, atoms.new(self.units))
         weights = weight_gates(layer, atoms)
+        self.gates_weights = bool(weights)
         if weights:
             self.numbers = self.unpacked(layer.gate_numbers())
         if weights and self.linked:
