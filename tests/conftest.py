@@ -1,5 +1,6 @@
 """What the tests share: seeds, and a gradient on any backend."""
 
+import gc
 import os
 
 # Small programs run once or twice: to compile them well takes longer than to run them.
@@ -24,6 +25,17 @@ for _name, _examples in (("ci", 100), ("nightly", 4000)):
         suppress_health_check=list(HealthCheck),
     )
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Models that tests keep are not searched for garbage again and again.
+
+    `keras.backend.clear_session` collects, which took seconds among hundreds of them.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

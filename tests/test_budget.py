@@ -1008,11 +1008,16 @@ def test_one_epoch_is_too_short_and_says_so():
     assert density(model) <= 0.3
 
 
-def worst_first(**options):
+class FirstIsBest(keras.callbacks.EarlyStopping):
     """Takes the first epoch it looks at for the best, and puts its weights back."""
-    return keras.callbacks.EarlyStopping(
-        "loss", mode="max", restore_best_weights=True, **options
-    )
+
+    def __init__(self, **options):
+        super().__init__("loss", mode="min", restore_best_weights=True, **options)
+        self.seen = 0
+
+    def get_monitor_value(self, logs):
+        self.seen += 1
+        return self.seen
 
 
 def fit_beside(callback, run=None, **options):
@@ -1034,7 +1039,7 @@ def fit(model, *args, **options):
 @pytest.mark.parametrize("run", [fit, fit_compacting])
 def test_weights_of_a_larger_network_that_a_callback_puts_back(run):
     with pytest.warns(UserWarning) as caught:
-        model = fit_beside(worst_first(patience=99), run)
+        model = fit_beside(FirstIsBest(patience=99), run)
     (told,) = (str(one.message) for one in caught if "above its" in str(one.message))
     assert "'net' is above its budget, at" in told
     assert "put back weights of an earlier epoch" in told
@@ -1044,7 +1049,7 @@ def test_weights_of_a_larger_network_that_a_callback_puts_back(run):
         small = keras_l0.strip(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        model = fit_beside(worst_first(patience=99, start_from_epoch=6), run)
+        model = fit_beside(FirstIsBest(patience=99, start_from_epoch=6), run)
         fits = keras_l0.strip(model).count_params()
         assert density(model) <= 0.3
         keras_l0.strip(model, budget=model.budgets)
@@ -1053,7 +1058,7 @@ def test_weights_of_a_larger_network_that_a_callback_puts_back(run):
 
 def test_a_training_that_stops_before_its_gates_are_settled_says_so():
     with pytest.warns(UserWarning, match="is above .* stopped before .* 6 of 8 epochs"):
-        fit_beside(worst_first(patience=1))
+        fit_beside(FirstIsBest(patience=1))
 
 
 def test_a_training_in_parts_is_above_its_budget_in_between():

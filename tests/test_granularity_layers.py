@@ -112,7 +112,7 @@ def test_units_and_inputs_without_open_weights_go():
     profile = keras_l0.profile(model)
     assert profile.deployed.params == small.count_params()
     (row,) = (row for row in profile.layers if row.name == "a")
-    assert (row.units, row.kept) == (12, 3)
+    assert (row.units, row.kept) == (3, 2)
 
 
 @pytest.mark.parametrize("granularity", ["weights", (1, 4)], ids=str)
@@ -128,7 +128,8 @@ def test_rounding_leaves_weights_alone(granularity):
     closed = np.arange(gate.count).reshape(gate.raw.shape) % 3 == 0
     gate.assign_log_alpha(np.where(closed, -9.0, 9.0))
     plan = keras_l0.plan(model, round_to=16, min_units=5)
-    assert plan.layers[0].kept == (~closed).sum()
+    assert plan.layers[0].kept == 8
+    assert plan.layers[0].note.startswith(f"{(~closed).sum()} of {closed.size} gates")
     kernel = np.array(keras_l0.strip(model, round_to=8).layers[1].kernel)
     blocks = kernel if granularity == "weights" else kernel.reshape(2, 4, 8).any(axis=1)
     assert ((blocks == 0) == closed).all()

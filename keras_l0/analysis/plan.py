@@ -218,15 +218,33 @@ def _open_gates(
     )
 
 
+def _closed_features(
+    analysis: Analysis, open_: list[np.ndarray], after: Evaluation
+) -> bool:
+    """Whether features that could be gathered stay although their gate is closed."""
+    features = [
+        *analysis.input_slots,
+        *(s for step in analysis.steps if step.rule.selectable for s in step.visible),
+    ]
+    # Which of all decisions are about features.
+    about = np.zeros(analysis.atom_count, bool)
+    for slot in features:
+        if analysis.channels[slot].axis is not None:
+            about[analysis.atoms(slot)] = True
+    for step in analysis.steps:
+        z, kept = analysis.of_units(step, open_), after.keep[step.gated]
+        atoms = analysis.atoms(step.gated)
+        if z is not None and len(z) == len(kept) == len(atoms):
+            if (about[atoms] & (z == 0) & (kept > 0)).any():
+                return True
+    return False
+
+
 def _gathered(
     analysis: Analysis, open_: list[np.ndarray], after: Evaluation
 ) -> str | None:
-    """What there is to gain where gates are closed whose features stay."""
-    if analysis.inputs_mode != "keep" or not any(
-        _open_gates(analysis, open_, step)[0] < step.kept(after)
-        for step in analysis.steps
-        if step.rule.gates and not step.rule.gates_weights
-    ):
+    """What there is to gain where gates of features are closed, and these stay."""
+    if analysis.inputs_mode != "keep" or not _closed_features(analysis, open_, after):
         return None
     gathering = Analysis(
         analysis.graph.model,

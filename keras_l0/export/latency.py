@@ -139,6 +139,7 @@ def benchmark(
     Raises:
         ImportError: If LiteRT is not installed.
         TypeError: If ``runs`` or ``threads`` is not an integer.
+        OSError: If a file cannot be read.
         ValueError: If one is not positive, no file is given, or one is not a .tflite
             file.
 
@@ -219,16 +220,15 @@ def _paths(
         paths = [paths]
     if not paths:
         raise ValueError("`paths` must name at least one file. Received: none")
-    found = [Path(path) for path in paths]
-    for path in found:
-        path.stat()  # the interpreter would take it for a damaged file
-    return found
+    return [Path(path) for path in paths]
 
 
 def _seconds(paths: list[Path], runs: int, threads: int) -> np.ndarray:
     """Seconds of every timed run, a row per file."""
     require_integer("runs", runs, 1)
     require_integer("threads", threads, 1)
+    for path in paths:
+        path.stat()  # of what is not there, the interpreter says that it is damaged
     with silence():
         interpreters = [_ready(threads, model_path=os.fspath(path)) for path in paths]
     for path, interpreter in zip(paths, interpreters, strict=True):

@@ -63,7 +63,7 @@ def test_bad_arguments(tmp_path):
         benchmark(tmp_path / "net.tflite", threads=0)
     with pytest.raises(ValueError, match="`paths` must name at least one file"):
         benchmark([])
-    with pytest.raises(ValueError, match="missing.tflite"):
+    with pytest.raises(FileNotFoundError, match="missing.tflite"):
         latency(tmp_path / "missing.tflite")
 
 
