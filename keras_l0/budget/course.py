@@ -142,7 +142,7 @@ class Course(keras.callbacks.Callback):
         # It is part of what has been traced, if anything has.
         if faster != self.model._paces:
             self.model._paces = faster
-            self.model.make_train_function(force=True)
+            self.model._retrace()
 
     def _settle(self) -> None:
         settled = self.model.settled
