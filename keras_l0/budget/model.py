@@ -263,14 +263,15 @@ class BudgetedModel(Functional):
 
     def _retrace(self) -> None:
         """Has the training step traced anew, from the next step on."""
-        step, own = self.train_step, vars(self).get("train_step")
+        step, instance = self.train_step, self.__dict__
+        own = instance.get("train_step")
         # A function of its own: of an equal method JAX takes what it has traced before.
-        vars(self)["train_step"] = lambda *args: step(*args)
+        instance["train_step"] = lambda *args: step(*args)
         self.make_train_function(force=True)
         if own is None:
-            del vars(self)["train_step"]
+            del instance["train_step"]
         else:
-            vars(self)["train_step"] = own
+            instance["train_step"] = own
 
     def _settled_of(self, part: slice, shape: Any) -> Any:
         """What `L0Gate.settled` says of the gates of one variable."""
