@@ -134,7 +134,7 @@ def picture(runs: list[dict], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for panel, (network, published) in zip(panels, PUBLISHED.items(), strict=True):
@@ -157,6 +157,9 @@ def picture(runs: list[dict], path: Path) -> None:
         panel.plot([], [], "r*", label="the paper")
         panel.plot([], [], "k*", alpha=0.6, label="others, in the paper")
         panel.set(title=network, xlabel="parameters, gathered", xscale="log")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_ylabel("test error (%)")
         panel.legend()
     figure.savefig(path, dpi=110)
