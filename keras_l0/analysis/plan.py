@@ -81,8 +81,8 @@ class StripPlan:
         kept_inputs: For each input the indices of the features that the stripped
             model reads (``"narrow"``: that it takes).
         reachable: Share of the parameters of kernels, and of tables of embeddings,
-            outside the output layers that goes
-            when every group of units is cut to one: what gates could reach at most.
+            outside the output layers that goes when every group of units is cut to
+            one: what gates could reach at most.
         notes: What a user should know, in plain sentences.
     """
 
