@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # pytest --hypothesis-profile=nightly
-for _name, _examples in (("ci", 100), ("nightly", 4000)):
+for _name, _examples in (("ci", 60), ("nightly", 4000)):
     settings.register_profile(
         _name,
         max_examples=_examples,

@@ -1,6 +1,6 @@
 """Random graphs out of ruled layers, random gates, random weights: never a mismatch.
 
-``--hypothesis-profile=nightly`` tries thousands instead of hundreds.
+``--hypothesis-profile=nightly`` tries thousands instead of dozens.
 """
 
 import keras
