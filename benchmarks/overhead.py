@@ -52,7 +52,9 @@ Written by `python benchmarks/overhead.py`; versions and all rounds are in the J
 beside this one. CPU time and wall clock of the same training steps, over those of the
 plain network in the same round: the median, and in brackets the quartiles over rounds.
 Peak memory is that of a process that trains this form only, the backend included;
-where there is none, it has not been measured."""
+where there is none, it has not been measured. To put a model under a budget copies it,
+for which Keras imports TensorFlow where it is installed: on the other backends most of
+that memory is TensorFlow's."""
 HEAD = (
     "backend | network | batch | form | CPU time | wall clock | peak memory | "
     "plain: ms of CPU per step | rounds | commit"
