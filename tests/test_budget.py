@@ -164,6 +164,25 @@ def test_what_strip_has_to_leave_is_a_part_of_the_floor():
         keras_l0.strip(model, keep=None)
 
 
+def test_min_units_of_strip_hold_no_gates_of_inputs():
+    model = keras.Sequential(
+        [
+            keras.Input((40,)),
+            L0Dense(8, activation="relu", granularity="inputs"),
+            L0Dense(8, activation="relu"),
+            keras.layers.Dense(2),
+        ]
+    )
+    floor = (1 * 8 + 8) + (8 * 4 + 4) + (4 * 2 + 2)
+    budget = Budget(params=floor, inputs="gather")
+    small = keras_l0.strip(model, budget=budget, min_units=4)
+    assert small.count_params() == floor
+    with pytest.raises(ValueError, match=f"With 4 of its units left.* {floor} param"):
+        keras_l0.strip(
+            model, budget=Budget(params=floor - 1, inputs="gather"), min_units=4
+        )
+
+
 def test_frozen_gates_are_named_as_a_reason():
     model = network()
     keras_l0.gates(model)[0].trainable = False

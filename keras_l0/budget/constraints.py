@@ -208,7 +208,9 @@ class Constraints:
 
     def require_reachable(self) -> None:
         """Raises if a limit is below what `Budget.min_units` everywhere leaves."""
-        units = max(1, self.min_units, *(one.analysis.min_units for one in self.each))
+        units = max(1, self.min_units)
+        # What `strip` holds besides, which the analysis knows.
+        told = max(units, self.each[0].analysis.min_units)
         kept = sorted(self.each[0].analysis.kept_layers)
         for one in self.each:
             analysis = one.analysis
@@ -229,7 +231,7 @@ class Constraints:
             least_amount = one.amount(floor)
             raise ValueError(
                 f"`{one.measure}` of the budget must be within reach of the gates of "
-                f"{self.model.name!r}. With {units} of its units left in each gated "
+                f"{self.model.name!r}. With {told} of its units left in each gated "
                 f"layer{frozen}{whole}, {round(least_amount):,} {_WORDS[one.measure]} "
                 f"({least_amount / one.amount(1.0):.1%}) stay{_most(one, least)}. "
                 f"Barriers: {barriers or 'none: what has no gates stays'}. "
