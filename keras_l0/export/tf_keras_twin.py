@@ -115,6 +115,9 @@ def _require_known(nodes: list[Node]) -> None:
 def _chain(layers: list[Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         first, *others = layers
+        # Keras notes down the default, False, of Dropout and others, and goes by how
+        # the model is called; tf_keras would go by the note.
+        kwargs.pop("training", None)
         result = first(*args, **kwargs)
         for layer in others:
             result = layer(result)

@@ -141,6 +141,14 @@ def test_several_inputs_and_outputs(tmp_path, tfmot):
     assert set(report.outputs) == {"a", "b"}
 
 
+def test_dropout_drops_in_training(tfmot):
+    model = awkward(through(layers.Dense(8), layers.Dropout(0.5), shape=(4,))())
+    twin = keras_l0.quantize_aware(model).model
+    x = normal(64, 4)
+    assert (np.array(twin(x, training=False)) == 0).mean() < 0.1
+    assert 0.4 < (np.array(twin(x, training=True)) == 0).mean() < 0.6
+
+
 def through(*members, shape=(8, 8, 4)):
     return lambda: keras.Sequential([keras.Input(shape), *members])
 
