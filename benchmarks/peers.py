@@ -4,7 +4,8 @@
 
 trains each network of `models.py`, and then makes it smaller, to the same share of its
 MACs: by gates under a budget (`gates`), by gates for half of the epochs and by training
-what strip leaves for the rest of the time (`gates_tuned`), by closing the units with
+what strip leaves for the rest of the time (`gates_tuned`), by the same under a budget
+that limits parameters to that share as well (`gates_both`), by closing the units with
 the smallest weights in each layer (`norm`: the L1 norm of filters, Li et al. 2017,
 arXiv 1608.08710), by closing units at random (`random`), and by training a network of
 that size from scratch (`narrow`). These are stripped by `keras_l0.strip`, so their
@@ -44,7 +45,7 @@ from transfer import SETTINGS, Settings, compile_to_train, error, pruned, train
 import keras_l0
 from keras_l0.export.tf_keras_twin import build_twin
 
-METHODS = ("gates", "gates_tuned", "norm", "random", "narrow", "tfmot")
+METHODS = ("gates", "gates_tuned", "gates_both", "norm", "random", "narrow", "tfmot")
 # What can be run without the extra.
 INSTALLED = METHODS[: None if find_spec("tensorflow_model_optimization") else -1]
 # Which have layers that tf_keras does not.
@@ -166,12 +167,14 @@ def run(
             if method == "gates":
                 small = of_gates
                 epochs = settings.gated_epochs + settings.fine_epochs
-            elif method == "gates_tuned":
+            elif method in ("gates_tuned", "gates_both"):
+                params = key["share"] if method == "gates_both" else None
+                limits = keras_l0.Budget(macs=key["share"], params=params)
                 half = dataclasses.replace(
                     settings, gated_epochs=-(-settings.gated_epochs // 2), fine_epochs=0
                 )
                 with Timed() as spent:
-                    small = pruned(dense, x, y, half, budget, key["seed"])
+                    small = pruned(dense, x, y, half, limits, key["seed"])
                 left = max(0.0, minutes - spent.cpu_minutes)
                 epochs = half.gated_epochs + trained_on(small, left, x, y, settings)
             elif method == "tfmot":

@@ -138,7 +138,7 @@ def test_budgets(measured):
 def test_peers_come_to_the_same_size(measured):
     few = ("--networks", "lenet_300_100", "--datasets", "mnist", "--seeds", "0")
     few += ("--threads", "0")
-    ways = ["gates", "gates_tuned", "norm", "random", "narrow"]
+    ways = ["gates", "gates_both", "gates_tuned", "norm", "random", "narrow"]
     runs, page = measured("peers", "--share", "0.25", *few, "--methods", *ways)
     assert [run["method"] for run in runs] == ways
     for run in runs:
