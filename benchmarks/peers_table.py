@@ -20,8 +20,8 @@ not 0, which are what is in brackets: it makes no layer smaller, and what it dep
 computes all MACs of the dense network. "dense" was trained for `dense_epochs` only.
 Errors are in percent, on the test images after the last epoch, mean (smallest to
 largest, and of how many seeds, if not of all); **bold** is the smallest. All train with
-Adam at 1e-3, batches of 128 and a cosine decay; gates have the defaults of `Budget`, and
-six epochs after strip for networks with many BatchNormalizations (`transfer.py`);
+Adam at 1e-3, batches of 128 and a cosine decay; gates have the defaults of `Budget`,
+and six epochs after strip for networks with many BatchNormalizations (`transfer.py`);
 nothing else was tuned for any of them, but "gates_both" was added after validation
 images had shown that a limit on MACs alone leaves LeNet-5 wide where units are cheap.
 Fashion-MNIST is a re-split, not comparable with published figures."""
