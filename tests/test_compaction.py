@@ -410,6 +410,143 @@ def test_a_model_without_gates_is_an_error():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match="must have gates"):
         compact(model)
+    with pytest.raises(ValueError, match="must have gates"):
+        fit_compacting(model, np.ones((4, 4)))
+
+
+@pytest.mark.parametrize("kind", ["Lamb", "Muon"])
+def test_optimizers_that_look_at_whole_weights_are_refused(kind):
+    if not hasattr(keras.optimizers, kind):
+        pytest.skip("not in this version of Keras")
+    model = shaken(dense(optimizer=getattr(keras.optimizers, kind)(0.01)))
+    with pytest.raises(ValueError, match=f"each number of a weight.*Received: {kind}"):
+        compact(model)
+
+
+class Named(keras.optimizers.SGD):
+    """It cannot be made again: its config lacks what it is made of."""
+
+    def __init__(self, word, **kwargs):
+        super().__init__(**kwargs)
+        self.word = word
+
+
+def test_an_optimizer_that_cannot_be_made_again():
+    model = shaken(dense(optimizer=Named("so", learning_rate=0.01)))
+    with pytest.warns(UserWarning, match="trains on with all its units: .*word"):
+        history = fit_compacting(
+            model, *data(), 48, 5, verbose=0, compaction=Compaction(patience=1)
+        )
+    assert history.model is model and len(history.epoch) == 5
+
+
+class Counted:
+    """A training step of one's own, with a setting, a layer and another model."""
+
+    factor = 1.0
+
+    def tell(self, other):
+        self.factor, self.other, self._steps = 0.25, other, []
+        self.front = self.get_layer("hidden")
+
+    def train_step(self, *args):
+        self._steps.append((self.factor, self.front.units))
+        return super().train_step(*args)
+
+
+class OfKeras(Counted, keras.Model):
+    pass
+
+
+class UnderBudget(Counted, keras_l0.BudgetedModel):
+    pass
+
+
+@pytest.mark.parametrize("kind", [OfKeras, UnderBudget])
+def test_a_class_of_ones_own_stays_what_it_is(kind):
+    plain = dense(Budget(params=0.3) if kind is UnderBudget else None)
+    model = kind(plain.inputs[0], plain.outputs[0])
+    other = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    other.trainable = False
+    model.tell(other)
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=EAGER)
+    history = fit_compacting(
+        shaken(model), *data(), 48, 5, verbose=0, compaction=Compaction(patience=1)
+    )
+    small = history.model
+    assert type(small) is kind and small is not model and small.other is other
+    assert small.front is small.get_layer("hidden") is not model.front
+    steps = {*model._steps, *small._steps}
+    assert steps == {(0.25, 16), (0.25, small.front.units)}
+    if kind is UnderBudget:
+        assert small.budgets == model.budgets
+
+
+def test_a_class_that_holds_what_has_no_counterpart_trains_on():
+    inner = keras.Sequential([keras.Input((8,)), L0Dense(16), layers.Dense(8)])
+    x = keras.Input((8,))
+    model = OfKeras(x, layers.Dense(3)(L0Dense(6, name="hidden")(inner(x))))
+    model.tell(inner)
+    with pytest.raises(ValueError, match="have no counterpart.*'other'"):
+        compact(shaken(model))
+
+
+def test_an_interrupted_run_keeps_what_is_trained():
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 4:
+                raise KeyboardInterrupt
+
+    model = shaken(dense())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_compacting(
+            model, *data(), 48, 8, verbose=0, callbacks=[Stop()],
+            compaction=Compaction(patience=1),
+        )  # fmt: skip
+    assert "model.history.model" in caught.value.__notes__[0]
+    trained = model.history.model
+    assert trained.count_params() < model.count_params()
+    assert int(trained.optimizer.iterations) == 4
+    assert not model.stop_training
+
+
+def test_units_that_averaged_weights_have_open_stay():
+    optimizer = keras.optimizers.SGD(1e-4, use_ema=True, ema_momentum=0.999)
+    model = shaken(dense(optimizer=optimizer))
+    gate = keras_l0.gates(model)[1]
+    is_open = array(gate.log_alpha) != CLOSED
+
+    class Shut(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                gates = keras_l0.gates(self.model)
+                gates[1].assign_log_alpha([9.0] * 4 + [CLOSED] * (gates[1].count - 4))
+
+    history = fit_compacting(
+        model, *data(), 48, 6, verbose=0, callbacks=[Shut()],
+        compaction=Compaction(patience=1, min_saving=0.1, times=9),
+    )  # fmt: skip
+    assert history.model.get_layer("hidden").units >= is_open.sum()
+
+
+@pytest.mark.tensorflow
+def test_all_devices_stay():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        model = shaken(dense())
+    small = compact(model)
+    assert small.distribute_strategy is strategy
+    kinds = {type(w.value) for w in (*small.weights, *small.optimizer.variables)}
+    assert kinds == {type(model.weights[0].value)}
+
+
+def test_a_budgeted_model_without_gates_trains():
+    x = keras.Input((8,))
+    model = keras_l0.BudgetedModel(x, layers.Dense(3)(x))
+    model.compile("sgd", "mse", run_eagerly=EAGER)
+    assert model.budgets == () and model.fit(*data(), verbose=0).history["loss"]
 
 
 class Told(keras.callbacks.Callback):
@@ -498,5 +635,6 @@ def test_when_it_is_worth_it():
     backup = keras.callbacks.BackupAndRestore("nowhere")
     with pytest.raises(ValueError, match="BackupAndRestore"):
         fit_compacting(model, x, y, callbacks=[backup])
-    with pytest.raises(TypeError, match="`compaction` must be"):
-        fit_compacting(model, x, y, compaction=True)
+    for wrong in (True, False):
+        with pytest.raises(TypeError, match="`compaction` must be"):
+            fit_compacting(model, x, y, compaction=wrong)

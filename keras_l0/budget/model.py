@@ -85,15 +85,17 @@ class BudgetedModel(Functional):
         gates = find_gates(self)
         marks = [g.regularizer for g in gates if isinstance(g.regularizer, SetByBudget)]
         self.budgets = marks[0].budgets if marks else ()
-        if not marks:
-            return
-        self._constraints = Constraints(self, self.budgets)
         # Whether another model, made of this one, goes on with its training.
         self.left = False
         # Calls of this model that are under way; whether gates ran outside of one.
         self._running, self._warned = 0, False
         # Of gates that learn faster in what has been traced, by variable.
         self._paces: dict[int, Pace] = {}
+        # Whether that training has ended, as far as this object knows.
+        self._ended = False
+        if not marks:
+            return
+        self._constraints = Constraints(self, self.budgets)
 
         def state(weight: str, size: int) -> Any:
             return self.add_weight(
@@ -104,8 +106,6 @@ class BudgetedModel(Functional):
         self._multipliers = state("multipliers", len(self._constraints.each))
         # Steps taken, and steps of the ramp.
         self._progress = state("progress", 2)
-        # Whether that training has ended, as far as this object knows.
-        self._ended = False
         count = sum(gate.count for gate in gates)
         # Of settled gates whether they are open, 1, or closed, -1; else 0.
         self._settled = state("settled", count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +22,8 @@ from keras_l0.layers.finding import require_gates
 from keras_l0.verification import verify_equal
 
 _INPUT_MODES = ("keep", "gather")
+# Attributes that `fit` gives a model.
+_SET_BY_FIT = ("history", "stop_evaluating", "_eval_epoch_iterator", "_jax_state")
 
 
 def compact(
@@ -126,12 +130,26 @@ def compacted(
         also: Lists of values of the model's weights, which are cut in place.
     """
     require_finite(model)
+    with _strategy(model):
+        return _compacted(model, gone, inputs, verify, data, also)
+
+
+def _compacted(
+    model: keras.Model,
+    gone: list[np.ndarray],
+    inputs: str,
+    verify: bool,
+    data: Any,
+    also: Sequence[list[Any]],
+) -> keras.Model:
     cut = narrow(model, gone, inputs)
     _warn_of_whole(cut, gone)
     new = _like(model, cut)
     origins = {**cut.origins, **_of_budget(model, new, cut)}
     for weight in new.weights:
-        old, places = origins[id(weight)]
+        # What a class of one's own holds beside its graph, both models hold.
+        whole = np.arange(math.prod(weight.shape)).reshape(weight.shape)
+        old, places = origins.setdefault(id(weight), (weight, whole))
         weight.assign(keras.ops.convert_to_numpy(old).ravel()[places])
     for old, new_layer in cut.layers:
         _carry_draws(old, new_layer)
@@ -168,8 +186,14 @@ def _warn_of_whole(cut: Narrowed, gone: list[np.ndarray]) -> None:
         if reason and any(id(gate) in closed for gate in gates):
             warnings.warn(
                 f"Layer {step.node.name!r} keeps its closed units: {reason}.",
-                stacklevel=4,
+                stacklevel=5,
             )
+
+
+def _strategy(model: keras.Model) -> Any:
+    """The scope in which weights lie on all devices that the model's lie on."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _like(model: keras.Model, cut: Narrowed) -> keras.Model:
@@ -181,17 +205,51 @@ def _like(model: keras.Model, cut: Narrowed) -> keras.Model:
     with deep_recursion(len(new.operations)):
         if isinstance(model, BudgetedModel) and model.budgets:
             new = put_under(model.budgets, new, model.wide)
-            new._ended = model._ended
-            return new
-        if kind in (keras.Sequential, type(new)):
-            return new
-        try:
-            return kind(new.input, new.output, name=model.name)
-        except (TypeError, ValueError) as error:
+        if kind not in (keras.Sequential, type(new)):
+            new = _of_class(kind, model, new, cut)
+    if isinstance(model, BudgetedModel):
+        new._ended = model._ended
+    return new
+
+
+def _of_class(
+    kind: Any, model: keras.Model, plain: keras.Model, cut: Narrowed
+) -> keras.Model:
+    """The narrower model, of a class of one's own, with what the source's object holds.
+
+    Args:
+        kind: The class.
+        model: The source.
+        plain: The narrower model, of the class of Keras or of this package.
+        cut: What it was made by.
+    """
+    try:
+        new = kind(plain.input, plain.output, name=model.name)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`model` must be of a class that can be made of inputs, outputs and a "
+            f"name. Received: {model.name!r} of type {kind.__name__}: {error}"
+        ) from error
+    plain.compile()
+    known = {*vars(plain), *_SET_BY_FIT}
+    counterparts = {id(old): layer for old, layer in cut.layers}
+    parts = {id(x) for o in model.operations for x in (o, *getattr(o, "weights", ()))}
+    for name, value in vars(model).items():
+        if name in known:
+            continue
+        held = keras.tree.flatten(value)
+        if any(id(x) in parts - counterparts.keys() for x in held):
             raise ValueError(
-                f"`model` must be of a class that can be made of inputs, outputs and a "
-                f"name. Received: {model.name!r} of type {kind.__name__}: {error}"
-            ) from error
+                f"`model` must not hold parts of its graph that have no counterpart in "
+                f"a smaller one. Received: {model.name!r} of type {kind.__name__} with "
+                f"{name!r}"
+            )
+        if any(id(x) in counterparts for x in held):
+            value = keras.tree.map_structure(
+                lambda x: counterparts.get(id(x), x), value
+            )
+        setattr(new, name, value)
+    return new
 
 
 def _of_budget(

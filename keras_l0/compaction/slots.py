@@ -9,6 +9,9 @@ import numpy as np
 
 from keras_l0.optimizers import innermost
 
+# Those that scale or turn the step of a weight by what all of it is.
+_OF_WHOLE_WEIGHTS = ("Lamb", "Muon")
+
 
 def carried(
     optimizer: Any, old: list[Any], new: list[Any], origins: dict[int, tuple]
@@ -23,8 +26,16 @@ def carried(
             each number in it the place of that number in the (flat) old one's.
 
     Raises:
-        ValueError: If its state is not one number for each number that is trained.
+        ValueError: If its state is not one number for each number that is trained, or
+            if what it does to one depends on all others of the same weight.
     """
+    kind = type(innermost(optimizer)).__name__
+    if kind in _OF_WHOLE_WEIGHTS:
+        raise ValueError(
+            "`optimizer` must treat each number of a weight by itself, as Adam does: "
+            "else the rest of a weight would train differently once units are gone. "
+            f"Received: {kind}"
+        )
     sources = {id(v): origins[id(v)][0] for v in new}
     result = _anew(optimizer, [(v, sources[id(v)]) for v in new])
     if not optimizer.built:

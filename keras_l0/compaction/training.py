@@ -21,6 +21,8 @@ from keras_l0.budget.model import BudgetedModel
 from keras_l0.compaction.model import closed_for_good, compacted, require_inputs
 from keras_l0.compaction.narrowing import Narrowing
 from keras_l0.layers import find_gates
+from keras_l0.layers.finding import require_gates
+from keras_l0.optimizers import innermost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,22 +79,26 @@ def fit_compacting(
 
     Args:
         model: A compiled gated model. It is left as it was trained until its first
-            units went.
+            units went: from then on it is `model.history.model` that is trained, also
+            where the run is interrupted.
         *args: What `model.fit` takes.
         compaction: When to do it; a `Compaction`.
         **kwargs: What `model.fit` takes. Iterables are iterated anew after each
-            compaction. `EarlyStopping(restore_best_weights=True)` keeps a unit as long
-            as the best weights have it open. `ModelCheckpoint` should save whole
-            models: weights alone fit the model of their time only.
+            compaction; of a generator, what `fit` had fetched ahead is lost.
+            `EarlyStopping(restore_best_weights=True)` keeps a unit as long as the best
+            weights have it open. `ModelCheckpoint` should save whole models: weights
+            alone fit the model of their time only. A callback finds the model in
+            `self.model`; a function that holds the model passed goes on with that one.
 
     Returns:
         The history of the whole run. Its ``model`` is the model that is trained now.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If a callback is `BackupAndRestore`, which could not put the weights
-            of a smaller model back into this one; or as `model.fit` does. Where
-            `compact` would raise, there is a warning, and training goes on as it is.
+        ValueError: If the model has no gates, if a callback is `BackupAndRestore`,
+            which could not put the weights of a smaller model back into this one; or as
+            `model.fit` does. Where `compact` would raise, there is a warning, and
+            training goes on as it is.
 
     Example:
         >>> import keras, keras_l0
@@ -109,7 +115,8 @@ def fit_compacting(
         ([0, 1, 2, 3, 4, 5], 4)
     """
     require_graph(model)
-    compaction = compaction or Compaction()
+    require_gates(model)
+    compaction = Compaction() if compaction is None else compaction
     if not isinstance(compaction, Compaction):
         raise TypeError(
             "`compaction` must be a `keras_l0.Compaction` or None. "
@@ -128,12 +135,24 @@ def fit_compacting(
         )
     del given["self"]
     run = _Run(callbacks, given.pop("verbose", "auto"), compaction)
-    while True:
-        model.fit(**given, callbacks=[run], verbose=0)
-        if run.next is None:
-            model.history = run.history
-            return run.history
-        model, given["initial_epoch"] = run.next
+    source = model
+    try:
+        while True:
+            model.fit(**given, callbacks=[run], verbose=0)
+            if run.next is None:
+                model.history = source.history = run.history
+                return run.history
+            # What has been trained is there, whatever happens in the rest of the run.
+            source.history = run.history
+            model.stop_training = False
+            model, given["initial_epoch"] = run.next
+    except BaseException as error:
+        if model is not source:
+            error.add_note(
+                "`fit_compacting` had gone on with a smaller model. It is "
+                "`model.history.model`, of the model that was passed."
+            )
+        raise
 
 
 class _Run(keras.callbacks.Callback):
@@ -186,7 +205,7 @@ class _Run(keras.callbacks.Callback):
         # Now, since `fit` may do something to the weights when it is left.
         try:
             model = compacted(self.model, gone, self.chosen.inputs, also=best)
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # also those of optimizers of a user's own
             # What is trained so far is worth more than the time to be saved.
             warnings.warn(
                 f"Model {self.model.name!r} trains on with all its units: {error}",
@@ -209,7 +228,7 @@ class _Run(keras.callbacks.Callback):
         found = closed_for_good(self.model, self.chosen.max_open)
         before = self.closed or [np.zeros(z.size, int) for z in found]
         self.closed = [z * (n + 1) for z, n in zip(found, before, strict=True)]
-        held = _open_in(self.model, best)
+        held = _open_in(self.model, [*best, *_averages(self.model)])
         return [
             (n >= self.chosen.patience) & ~z
             for n, z in zip(self.closed, held, strict=True)
@@ -238,6 +257,17 @@ for _name in (
     setattr(_Run, _name, _forward(_name))
 
 
+def _averages(model: keras.Model) -> list[list[Any]]:
+    """The averages of an optimizer, which it puts into the model at the end."""
+    inner = innermost(getattr(model, "optimizer", None))
+    if not getattr(inner, "use_ema", False):
+        return []
+    averages = inner._model_variables_moving_average
+    pairs = zip(model.trainable_variables, averages, strict=True)
+    by_weight = {id(v): average for v, average in pairs}
+    return [[by_weight.get(id(w), w) for w in model.weights]]
+
+
 def _open_in(model: keras.Model, kept: list[list[Any]]) -> list[np.ndarray]:
     """For each gate which of its units are open under weights that were kept."""
     number = {id(w): k for k, w in enumerate(model.weights)}
@@ -245,7 +275,7 @@ def _open_in(model: keras.Model, kept: list[list[Any]]) -> list[np.ndarray]:
     for gate in find_gates(model):
         held = np.zeros(gate.count, bool)
         for weights in kept:
-            raw = np.asarray(weights[number[id(gate.raw)]], "float32")
+            raw = keras.ops.convert_to_numpy(weights[number[id(gate.raw)]])
             log_alpha = keras.ops.convert_to_tensor(
                 raw * gate.options.learning_rate_multiplier
             )
