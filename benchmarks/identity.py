@@ -10,7 +10,6 @@ which is rendered as a Markdown table; a model that the file holds is not run ag
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import os
 import sys
@@ -22,7 +21,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mnist_table import table
-from runs import Runs, facts
+from runs import Parser, Runs, facts
 from strip_zoo_runs import MODELS, build
 
 HERE = Path(__file__).resolve().parent
@@ -114,9 +113,14 @@ def row(r: dict[str, Any]) -> str:
     )
 
 
+def render(runs: list[dict[str, Any]]) -> str:
+    """The records as Markdown."""
+    return f"{PREFACE}\n\n{table(HEADER, [row(r) for r in runs])}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the models that have not been run yet; the number of those that fail."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--output", type=Path, default=HERE / "results-identity.json")
     args = parser.parse_args(arguments)
@@ -127,8 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         for record in pool.map(convert, left):
             runs.keep(record)
             print(row(record), flush=True)
-    rendered = f"{PREFACE}\n\n{table(HEADER, [row(r) for r in runs])}\n"
-    args.output.with_suffix(".md").write_text(rendered)
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
     return sum(bool(r["failures"]) for r in runs)
 
 

@@ -27,7 +27,7 @@ import keras
 import models
 import numpy as np
 from checkout import COMMIT
-from runs import Runs, use_threads, versions
+from runs import Parser, Runs, use_threads, versions
 
 import keras_l0
 from keras_l0.export.latency import fastest
@@ -226,7 +226,7 @@ def _agreement(rows: list[dict[str, Any]], round_to: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     add("--seed", type=int, default=0)

@@ -222,8 +222,6 @@ def main(arguments: list[str] | None = None) -> None:
     add("--epochs", type=int, help="instead of those of the settings")
     add("--models", type=Path, help="a folder to keep the trained gated models in")
     args = parser.parse_args(arguments)
-    if args.data and not args.data.is_file():
-        parser.error(f"--data names {str(args.data)!r}, which is not a file")
     use_threads(args.threads)
     changes = dict(args.set)
     if args.epochs or args.tiny:

@@ -15,7 +15,6 @@ rendered as Markdown.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -32,7 +31,7 @@ import keras
 import numpy as np
 from keras import layers
 from mnist_table import table
-from runs import facts, use_threads
+from runs import Parser, Runs, facts, use_threads
 from wide_resnet import network as wide_resnet
 
 import keras_l0
@@ -154,7 +153,8 @@ def rows(record: dict[str, Any]) -> list[str]:
         quartiles = np.percentile(times[form] / times["plain"], [25, 50, 75], axis=0)
         cpu, wall = (f"{m:.2f} ({a:.2f}-{b:.2f})" for a, m, b in quartiles.T)
         memory = record["peak_kib"]
-        more = f"{memory[form] / memory['plain']:.3f}" if form in memory else ""
+        both = {form, "plain"} <= memory.keys()
+        more = f"{memory[form] / memory['plain']:.3f}" if both else ""
         lines.append(
             f"{record['backend']} | {record['network']} | {record['batch']} | {form} | "
             f"{cpu} | {wall} | {more} | {np.median(times['plain'][:, 0]):.1f} | "
@@ -163,9 +163,15 @@ def rows(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def render(runs: list[dict[str, Any]]) -> str:
+    """The records as Markdown."""
+    lines = [line for record in runs for line in rows(record)]
+    return f"{PREFACE}\n\n{table(HEAD, lines)}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measures what was asked for, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--networks", nargs="+", choices=SIZES, default=list(SIZES))
     add("--rounds", type=int, default=15)
@@ -187,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         trainer(name, form, SIZES[name][1])()
         print(high_water())
         return
-    found = json.loads(args.output.read_text()) if args.output.exists() else []
+    runs = Runs(args.output)
     rounds, memory = (1, ()) if args.tiny else (args.rounds, args.memory)
     for name in args.networks:
         record = {
@@ -197,11 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
             **facts(),
         }
         print(*rows(record), sep="\n", flush=True)
-        same = (backend, name)
-        found = [r for r in found if (r["backend"], r["network"]) != same] + [record]
-        args.output.write_text(json.dumps(found) + "\n")
-    lines = [line for record in found for line in rows(record)]
-    args.output.with_suffix(".md").write_text(f"{PREFACE}\n\n{table(HEAD, lines)}\n")
+        runs.keep(record, instead_of={"backend": backend, "network": name})
+    args.output.with_suffix(".md").write_text(render(runs) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,31 @@
-"""All results on one page: what each benchmark says first, and its summary.
+"""All results, from what the benchmarks have measured, and one page of summaries.
 
     python benchmarks/results.py
 
-writes `RESULTS.md` from the `results-*.md` beside it, which the benchmarks write.
+writes each `results-*.md` from the `results-*.json` beside it, with its plot if it has
+one, and `RESULTS.md`: what each page says first, up to the end of its first table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import budget
+import compaction_table
+import deploy_table
+import identity
+import latency_budget
+import mnist_table
+import overhead
+import paper_table
+import peers_table
+import strip_zoo
+import transfer_table
+import wide_resnet_table
 
 HERE = Path(__file__).resolve().parent
 
@@ -16,6 +33,21 @@ PREFACE = """# Results
 
 Written by `python benchmarks/results.py` from the pages of the benchmarks, which have
 every run with its settings, seed and commit."""
+PAGES: dict[str, Callable[[Any], str]] = {
+    "budget": budget.render,
+    "compaction": compaction_table.render,
+    "deploy": deploy_table.render,
+    "identity": identity.render,
+    "latency": latency_budget.render,
+    "mnist": mnist_table.render,
+    "overhead": overhead.render,
+    "paper": paper_table.render,
+    "peers": peers_table.render,
+    "strip-zoo": strip_zoo.render_all,
+    "transfer": transfer_table.render,
+    "wide-resnet": wide_resnet_table.render,
+}
+PLOTS = {"paper": paper_table.picture}
 
 
 def summary(page: str) -> str:
@@ -30,13 +62,19 @@ def summary(page: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes the page."""
+    """Writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=HERE)
     folder = parser.parse_args(arguments).folder
     parts = [PREFACE]
-    for path in sorted(folder.glob("results-*.md")):
-        parts += [summary(path.read_text()), f"[All of it]({path.name})"]
+    for name, render in PAGES.items():
+        path = folder / f"results-{name}.json"
+        records = json.loads(path.read_text())
+        page = render(records)
+        path.with_suffix(".md").write_text(page + "\n")
+        if name in PLOTS:
+            PLOTS[name](records, path.with_suffix(".png"))
+        parts += [summary(page), f"[All of it](results-{name}.md)"]
     (folder / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,71 @@ class Runs(list[dict[str, Any]]):
         """The first record of which these are a part; None if there is none."""
         return next((r for r in self if key.items() <= r.items()), None)
 
-    def keep(self, *records: dict[str, Any]) -> None:
-        """Appends records, and writes all of them."""
-        self[:] = [*_read(self.path), *records]
+    def keep(
+        self, *records: dict[str, Any], instead_of: dict[str, Any] | None = None
+    ) -> None:
+        """Appends records, and writes all of them.
+
+        Args:
+            *records: The records.
+            instead_of: A part that records have which are to go.
+        """
+        there = _read(self.path)
+        if instead_of is not None:
+            there = [r for r in there if not instead_of.items() <= r.items()]
+        self[:] = [*there, *records]
         beside = self.path.with_suffix(f".{os.getpid()}")
         beside.write_text(json.dumps(self, indent=1) + "\n")
         os.replace(beside, self.path)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text()) if path.exists() else []
+    """The records of a file, if there is one.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must be a JSON file: {error}") from error
+    if not isinstance(found, list):
+        raise ValueError(
+            f"{str(path)!r} must hold a list of records. "
+            f"Received: a {type(found).__name__}"
+        )
+    return found
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a benchmark. What cannot be read or written is known before anything runs.
+
+    Args:
+        doc: The script's docstring.
+    """
+
+    def __init__(self, doc: str | None) -> None:
+        super().__init__(description=(doc or "").partition("\n")[0])
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().parse_args(*args, **kwargs)
+        output = found.output
+        if getattr(found, "tiny", False) and output == self.get_default("output"):
+            # What is published is not to be mixed with what says nothing.
+            found.output = output = Path(tempfile.mkdtemp()) / output.name
+            print(f"writing {output}")
+        if not output.parent.is_dir():
+            self.error(f"--output must lie in a folder that is there: {str(output)!r}")
+        try:
+            _read(output)
+        except ValueError as error:
+            self.error(f"--output: {error}")
+        data = getattr(found, "data", None)
+        if data and not data.is_file():
+            self.error(f"--data names {str(data)!r}, which is not a file")
+        return found
 
 
 class Timed:
@@ -59,7 +115,7 @@ class Timed:
 
 def options(
     doc: str, results: str, tiny: str, validation: bool = True, data: bool = True
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A parser with the options that benchmarks share.
 
     Args:
@@ -69,7 +125,7 @@ def options(
         validation: Whether it can hold out training images.
         data: Whether it takes the images of MNIST from a file.
     """
-    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser = Parser(doc)
     add = parser.add_argument
     add("--tiny", action="store_true", help=tiny)
     add("--output", type=Path, default=HERE / f"{results}.json")

@@ -31,11 +31,13 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from runs import Runs, facts
+from runs import Parser, Runs, facts
 from strip_zoo_runs import FAMILIES, MODELS, WIDTHS, build, corners, prove
 from strip_zoo_table import render, run_row
 
 HERE = Path(__file__).resolve().parent
+
+EVERY = [*MODELS, *WIDTHS]
 
 
 def child(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -73,13 +75,17 @@ def wanted(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
                 yield {"kind": kind, "model": name, "seed": seed}
 
 
+def render_all(runs: list[dict]) -> str:
+    """The records as Markdown, in the order of `EVERY`."""
+    return render([r for r in runs if "minutes" in r], EVERY)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs what was asked for and has not been run yet; the number of failed runs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
-    every = [*MODELS, *WIDTHS]
-    known = [*every, *FAMILIES]
-    add("--models", nargs="+", choices=known, default=every, metavar="MODEL")
+    known = [*EVERY, *FAMILIES]
+    add("--models", nargs="+", choices=known, default=EVERY, metavar="MODEL")
     add("--kinds", nargs="+", choices=["proof", "corners"], default=["proof"])
     add("--seeds", nargs="+", type=int, default=[0, 1])
     add("--workers", type=int, default=1, help="runs at a time")
@@ -98,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         for record in pool.map(lambda key: child(key, args), keys):
             runs.keep(record)
             print(run_row(record), flush=True)
-    args.output.with_suffix(".md").write_text(render(runs, every) + "\n")
+    args.output.with_suffix(".md").write_text(render_all(runs) + "\n")
     return sum(bool(r.get("failures")) for r in runs)
 
 

@@ -34,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import layers, ops
-from runs import Runs, facts, settings_option
+from runs import Parser, Runs, facts, settings_option
 from wide_resnet_table import render, row
 
 import keras_l0
@@ -256,7 +256,7 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what was asked for and has not been run yet, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--dataset", choices=SETTINGS, default="digits")
     add("--l0", type=float, nargs="+", help="the paper's lambda: 0.001 and 0.002")

@@ -227,13 +227,44 @@ def test_units_of_every_network_can_be_ranked():
         assert 0.3 < sizes.deployed.macs / sizes.dense.macs <= 0.4
 
 
-def test_results_are_those_of_the_pages(tmp_path):
-    for page in BENCHMARKS.glob("results-*.md"):
-        (tmp_path / page.name).write_text(page.read_text())
-    importlib.import_module("results").main(["--folder", str(tmp_path)])
-    assert (tmp_path / "RESULTS.md").read_text() == (
-        (BENCHMARKS / "RESULTS.md").read_text()
-    ), "python benchmarks/results.py writes it"
+@pytest.mark.tensorflow
+def test_pages_are_those_of_the_results(tmp_path):
+    results = importlib.import_module("results")
+    found = sorted(BENCHMARKS.glob("results-*.json"))
+    assert [f"results-{name}.json" for name in results.PAGES] == [p.name for p in found]
+    for path in found:
+        (tmp_path / path.name).write_text(path.read_text())
+    results.main(["--folder", str(tmp_path)])
+    for page in tmp_path.glob("*.md"):
+        there = (BENCHMARKS / page.name).read_text()
+        assert page.read_text() == there, "python benchmarks/results.py writes it"
+    assert (tmp_path / "results-paper.png").stat().st_size > 1000
+
+
+@pytest.mark.tensorflow
+def test_what_cannot_be_used_is_refused_before_anything_runs(tmp_path, capsys):
+    overhead = importlib.import_module("overhead")
+    broken, other = tmp_path / "broken.json", tmp_path / "other.json"
+    broken.write_text('[{"network"')
+    other.write_text("{}")
+    for output, message in (
+        (broken, "broken.json' must be a JSON file"),
+        (other, "other.json' must hold a list of records. Received: a dict"),
+        (tmp_path / "missing" / "results.json", "must lie in a folder that is there"),
+    ):
+        with pytest.raises(SystemExit):
+            overhead.main(["--output", str(output)])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.tensorflow
+def test_what_is_tiny_leaves_published_results_alone(capsys):
+    parser = importlib.import_module("runs").options("", "results-mnist", "few images")
+    args = parser.parse_args(["--tiny"])
+    assert args.output.name == "results-mnist.json"
+    assert args.output.parent != BENCHMARKS
+    assert str(args.output) in capsys.readouterr().out
+    assert parser.parse_args([]).output.parent == BENCHMARKS
 
 
 @pytest.mark.tensorflow
