@@ -6,7 +6,9 @@ is the paper's WRN-28-10 on CIFAR-10: 200 epochs, for a GPU. Without arguments i
 a WRN-16-4 on the 8 x 8 digits of scikit-learn, minutes on a CPU. Both are stripped,
 exported, and appended to a JSON file, which is rendered as a Markdown table. After each
 epoch the history gets the multiplications of the gates that are open in expectation and
-of those that would be deployed. ``--backup FOLDER`` lets an interrupted run go on.
+of those that would be deployed. ``--backup FOLDER`` lets an interrupted run go on, and
+keeps the trained weights there, a folder for each setting and seed. Without TensorFlow
+nothing is exported.
 
 One gate per filter of the first convolution of each block, behind its normalization and
 activation: where the networks of Zagoruyko & Komodakis (2016) have their dropout. The
@@ -20,11 +22,13 @@ biases and the scales of normalizations do not decay.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +172,12 @@ def load(dataset: str, tiny: bool) -> list[np.ndarray]:
 class Batches(keras.utils.PyDataset):
     """Shuffled batches; images are shifted by up to 4 pixels, and half are mirrored."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, size: int, augment: bool) -> None:
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, size: int, augment: bool, seed: int = 0
+    ) -> None:
         super().__init__()
         self.x, self.y, self.size, self.augment = x, y, size, augment
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self) -> int:
@@ -196,12 +202,53 @@ class Batches(keras.utils.PyDataset):
 
 
 class Macs(keras.callbacks.Callback):
-    """Logs the MACs that are open in expectation and those that would be deployed."""
+    """Logs the MACs that are open in expectation and those that would be deployed.
+
+    And the minutes of the CPU since the last epoch.
+    """
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.start = time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        now = time.process_time()
+        logs["cpu_minutes"], self.start = (now - self.start) / 60, now
         profile = keras_l0.profile(self.model)
         logs["macs_expected"] = profile.expected.macs
         logs["macs_deployed"] = profile.deployed.macs
+
+
+def train(
+    model: keras.Model, batches: Batches, epochs: int, verbose: int, kept: Path | None
+) -> dict[str, list[float]]:
+    """Trains a compiled model; its history.
+
+    Args:
+        model: What to train.
+        batches: The images.
+        epochs: How often.
+        verbose: As `fit` has it.
+        kept: A folder with what an interrupted run has left, and for what is trained.
+    """
+    callbacks: list[Any] = [Macs()]
+    options = {"epochs": epochs, "verbose": verbose, "callbacks": callbacks}
+    if kept is None:
+        return model.fit(batches, **options).history
+    kept.mkdir(parents=True, exist_ok=True)
+    file, log = kept / "trained.weights.h5", kept / "epochs.csv"
+    if file.exists():
+        model.load_weights(file)
+    else:
+        callbacks.append(keras.callbacks.CSVLogger(log, append=True))
+        callbacks.append(keras.callbacks.BackupAndRestore(kept / "backup"))
+        model.fit(batches, **options)
+        model.save_weights(file)
+    with log.open() as lines:
+        # Of an epoch that was run twice, the run that went on.
+        rows = {int(row.pop("epoch")): row for row in csv.DictReader(lines)}
+    # It has columns for a validation, too.
+    names = [n for n in rows[0] if not n.startswith("val_")]
+    return {n: [float(rows[e][n]) for e in sorted(rows)] for n in names}
 
 
 def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> dict:
@@ -209,7 +256,7 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     x, y, x_test, y_test = load(key["dataset"], args.tiny)
     keras.utils.set_random_seed(key["seed"])
     model = gated(settings, x.shape[1:], int(y.max()) + 1, len(x))
-    batches = Batches(x, y, settings.batch_size, settings.augment)
+    batches = Batches(x, y, settings.batch_size, settings.augment, key["seed"])
     # To a fifth at 60, 120 and 160 of 200 epochs.
     ends = [int(share * settings.epochs) * len(batches) for share in (0.3, 0.6, 0.8)]
     rates = [settings.learning_rate * 0.2**k for k in range(4)]
@@ -222,20 +269,18 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
         metrics=["accuracy"],
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )  # fmt: skip
-    callbacks: list[Any] = [Macs()]
+    kept = None
     if args.backup:
-        callbacks.append(keras.callbacks.BackupAndRestore(args.backup))
-    cpu = time.process_time()
-    history = model.fit(
-        batches, epochs=settings.epochs, verbose=args.verbose, callbacks=callbacks
-    ).history
-    minutes = (time.process_time() - cpu) / 60
+        told = key["dataset"], settings.depth, settings.width, settings.l0, key["seed"]
+        kept = args.backup / "{}-{}-{}-l0-{:g}-seed-{}".format(*told)
+    history = train(model, batches, settings.epochs, args.verbose, kept)
     keras_l0.calibrate(model, x, batch_size=settings.batch_size)
     small = keras_l0.strip(model, data=x_test[:8])
-    with tempfile.TemporaryDirectory() as folder:
-        exported = keras_l0.to_tflite(
-            small, Path(folder) / "model.tflite", data=x_test[:8]
-        )
+    exported = None
+    if find_spec("tensorflow"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            exported = keras_l0.to_tflite(small, path, data=x_test[:8])
     dense = keras_l0.profile(model).dense
     answers, gated_answers = (m.predict(x_test, 128, verbose=0) for m in (small, model))
     return {
@@ -246,9 +291,9 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
         "params": small.count_params(),
         "macs_dense": dense.macs,
         "history": history,
-        "tflite_bytes": exported.bytes,
-        "tflite_difference": exported.max_difference,
-        "cpu_minutes": minutes,
+        "tflite_bytes": exported and exported.bytes,
+        "tflite_difference": exported and exported.max_difference,
+        "cpu_minutes": sum(history["cpu_minutes"]),
         "backend": keras.backend.backend(),
         **facts(),
     }

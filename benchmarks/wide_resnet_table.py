@@ -31,10 +31,13 @@ def row(r: dict[str, Any]) -> str:
     settings, expected = r["settings"], r["history"]["macs_expected"]
     macs = [np.mean(expected), expected[-1], r["history"]["macs_deployed"][-1]]
     shares = " | ".join(f"{m / r['macs_dense']:.1%}" for m in macs)
+    file = "- | -"
+    if r["tflite_bytes"] is not None:
+        file = f"{r['tflite_bytes']:,} | {r['tflite_difference']:.1e}"
     return (
         f"{r['dataset']} | WRN-{settings['depth']}-{settings['width']} | "
         f"{settings['l0']} | {settings['epochs']} | {r['macs_dense']:,} | {shares} | "
         f"{r['params_dense']:,} | {r['params']:,} | {r['error']:.2f} | "
-        f"{r['tflite_bytes']:,} | {r['tflite_difference']:.1e} | "
+        f"{file} | "
         f"{r['cpu_minutes']:.1f} | {r['commit']}"
     )

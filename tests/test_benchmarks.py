@@ -313,6 +313,41 @@ def test_wide_resnet(measured):
     assert "| digits | WRN-10-1 | 1.0 |" in page
 
 
+@pytest.mark.tensorflow
+def test_an_interrupted_wide_resnet_goes_on(measured, tmp_path, monkeypatch):
+    class Stops(importlib.import_module("wide_resnet").Macs):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    kept = tmp_path / "kept"
+    asked = [
+        "wide_resnet",
+        "--set",
+        "epochs=3",
+        "--verbose",
+        "0",
+        "--backup",
+        str(kept),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("wide_resnet.Macs", Stops)
+        with pytest.raises(KeyboardInterrupt):
+            measured(*asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras_l0, "strip", None)
+        with pytest.raises(TypeError):
+            measured(*asked)
+    assert [f.name for f in kept.rglob("trained*")] == ["trained.weights.h5"]
+    # Neither is it trained again, nor is any epoch missing.
+    monkeypatch.setattr("keras.Model.fit", None)
+    monkeypatch.setattr("wide_resnet.find_spec", lambda name: None)
+    (run,), page = measured(*asked)
+    assert len(run["history"]["macs_expected"]) == 3
+    assert run["cpu_minutes"] == pytest.approx(sum(run["history"]["cpu_minutes"]))
+    assert run["tflite_bytes"] is None and "| - | - |" in page
+
+
 def test_the_wide_resnet_is_the_one_of_the_paper():
     wide = importlib.import_module("wide_resnet")
     model = wide.network((32, 32, 3), 10, 28, 10, lambda x, conv: x)
