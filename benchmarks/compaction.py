@@ -13,6 +13,7 @@ compaction itself takes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from typing import Any
@@ -96,8 +97,8 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "batch_size": key["batch_size"], "epochs": key["epochs"], "verbose": 0,
         "callbacks": [clock],
     }  # fmt: skip
+    when = COMPACTIONS.get(network, keras_l0.Compaction())
     if key["compaction"]:
-        when = COMPACTIONS.get(network)
         history = keras_l0.fit_compacting(model, x, y, compaction=when, **options)
     else:
         history = model.fit(x, y, **options)
@@ -113,6 +114,7 @@ def run(key: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "macs": profile.deployed.macs,
         "trained": model.count_params(),
         "error": mnist.error(stripped.predict(x_test, 500, verbose=0), y_test),
+        "settings": dataclasses.asdict(when),
         **facts(),
     }
 

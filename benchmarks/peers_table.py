@@ -9,22 +9,25 @@ PREFACE = """# Gates beside what else a user might do
 
 Written by `python benchmarks/peers.py`; versions, settings and unrounded figures are in
 the JSON file beside this one. All ways lead to the same share of the dense network's
-MACs (parameters may differ: they are in brackets) in about the same CPU time after it.
+MACs (parameters may differ) in about the CPU time that "gates" took after it: in
+brackets are thousands of parameters, and minutes. How many epochs fit in is estimated
+beforehand, and ways that stay below the time have been estimated to take longer.
 "gates_tuned" has gates for half of the epochs, and trains what strip leaves for the
 rest of the time; "gates_both" does so under a limit on parameters, of the same share,
 as well; "norm" closes the units with the smallest weights of each layer,
 "random" any, the same share of each layer; "narrow" is a network of the size of "norm"
 trained from scratch, which has the time of the dense network as well. "tfmot" is
 magnitude pruning by tensorflow-model-optimization to the same share of weights that are
-not 0, which are what is in brackets: it makes no layer smaller, and what it deploys
+not 0, which are the ones in brackets: it makes no layer smaller, and what it deploys
 computes all MACs of the dense network. "dense" was trained for `dense_epochs` only.
 Errors are in percent, on the test images after the last epoch, mean (smallest to
 largest, and of how many seeds, if not of all); **bold** is the smallest. All train with
 Adam at 1e-3, batches of 128 and a cosine decay; gates have the defaults of `Budget`,
 and six epochs after strip for networks with many BatchNormalizations (`transfer.py`);
-nothing else was tuned for any of them, but "gates_both" was added after validation
-images had shown that a limit on MACs alone leaves LeNet-5 wide where units are cheap.
-Fashion-MNIST is a re-split, not comparable with published figures."""
+nothing else was tuned for any of them. But "gates_tuned" was added after "gates" had
+been seen beside "norm" on the test set, and "gates_both" after validation images had
+shown that a limit on MACs alone leaves LeNet-5 wide where units are cheap. Fashion-
+MNIST is a re-split, not comparable with published figures."""
 
 WAYS = ("gates", "gates_tuned", "gates_both", "norm", "random", "narrow", "tfmot")
 SUMMARY = f"network | images | of them | seeds | MACs left | dense | {' | '.join(WAYS)}"
@@ -67,7 +70,8 @@ def _cell(runs: list[dict], best: float, seeds: int) -> str:
     spread = f"{min(errors):.2f} to {max(errors):.2f}"
     if len(runs) < seeds:
         spread += f", {len(runs)} of them"
-    return f"{mark}{mean:.2f}{mark} ({spread}) [{params / 1000:.0f} k]"
+    took = float(np.mean([r["cpu_minutes"] for r in runs]))
+    return f"{mark}{mean:.2f}{mark} ({spread}) [{params / 1000:.0f} k, {took:.2f}]"
 
 
 def run_row(r: dict) -> str:

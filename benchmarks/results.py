@@ -3,7 +3,7 @@
     python benchmarks/results.py
 
 writes each `results-*.md` from the `results-*.json` beside it, with its plot if it has
-one, and `RESULTS.md`: what each page says first, up to the end of its first table.
+one, and `RESULTS.md`: the pages without their lists of single runs.
 """
 
 from __future__ import annotations
@@ -51,14 +51,9 @@ PLOTS = {"paper": paper_table.picture}
 
 
 def summary(page: str) -> str:
-    """A page up to the end of its first table, its headings one level down."""
-    lines, in_table = [], False
-    for line in page.splitlines():
-        if in_table and not line.startswith("|"):
-            break
-        in_table = line.startswith("|")
-        lines.append(f"#{line}" if line.startswith("#") else line)
-    return "\n".join(lines).rstrip()
+    """A page without its lists of single runs, its headings one level down."""
+    lines = page.split("\n## Each ")[0].split("\n## Runs")[0].splitlines()
+    return "\n".join(f"#{x}" if x.startswith("#") else x for x in lines).rstrip()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -169,9 +169,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+def processor() -> str:
+    """What the machine computes on, as far as it says so."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    names = [line for line in text.splitlines() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.machine()
+    return f"{name}, {'with' if 'avx512' in text else 'without'} AVX-512"
+
+
 def facts() -> dict[str, Any]:
     """What a record says of the code that it was measured with."""
     package = sys.modules.get("keras_l0")
     if package and not Path(package.__file__ or "").is_relative_to(HERE.parent):
         raise RuntimeError(f"{package} was measured, which is not this checkout's")
-    return {"commit": COMMIT, "versions": versions()}
+    return {"commit": COMMIT, "versions": versions(), "processor": processor()}
