@@ -27,6 +27,12 @@ def replicated() -> Iterator[None]:
         yield
 
 
+def scope_of(model: keras.Model) -> Any:
+    """Where weights lie on all devices that the model's lie on."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
 def processes() -> int:
     """How many processes the distribution spans that Keras has been given."""
     return getattr(keras.distribution.distribution(), "num_processes", 1)
@@ -49,7 +55,7 @@ def require_one_process(model: keras.Model) -> None:
     count = processes()
     if count > 1:
         raise ValueError(
-            "`model` must be stripped in one process, and outside of a distribution. "
+            "`model` must lose units in one process, and outside of a distribution. "
             f"Received: {model.name!r} in a distribution over {count} processes. Call "
             "`keras.distribution.set_distribution(None)` in all of them first"
         )

@@ -542,6 +542,17 @@ def test_all_devices_stay():
     assert kinds == {type(model.weights[0].value)}
 
 
+def test_over_several_processes_all_units_stay(monkeypatch):
+    monkeypatch.setattr(keras_l0.devices, "processes", lambda: 2)
+    model = shaken(dense())
+    with pytest.raises(ValueError, match="`model` must lose units in one process"):
+        compact(model)
+    with pytest.warns(UserWarning, match="trains on with all its units"):
+        fit_compacting(
+            model, *data(), 48, 4, verbose=0, compaction=Compaction(patience=1)
+        )
+
+
 def test_a_budgeted_model_without_gates_trains():
     x = keras.Input((8,))
     model = keras_l0.BudgetedModel(x, layers.Dense(3)(x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from keras_l0.budget.making import put_under
 from keras_l0.budget.model import BudgetedModel
 from keras_l0.compaction.narrowing import Narrowed, narrow
 from keras_l0.compaction.slots import carried
+from keras_l0.devices import require_one_process, scope_of
 from keras_l0.layers import find_gates
 from keras_l0.layers.finding import require_gates
 from keras_l0.verification import verify_equal
@@ -66,8 +66,9 @@ def compact(
 
     Raises:
         TypeError: If ``model`` is not a Keras model.
-        ValueError: If ``model`` has no readable graph, no gates or a NaN, an argument
-            is out of range, or the optimizer keeps what cannot be cut.
+        ValueError: If ``model`` has no readable graph, no gates or a NaN, or is trained
+            by several processes, an argument is out of range, or the optimizer keeps
+            what cannot be cut.
         RuntimeError: If the new model disagrees with the old one by more than
             rounding.
 
@@ -129,8 +130,9 @@ def compacted(
         data: As in `compact`.
         also: Lists of values of the model's weights, which are cut in place.
     """
+    require_one_process(model)
     require_finite(model)
-    with _strategy(model):
+    with scope_of(model):
         return _compacted(model, gone, inputs, verify, data, also)
 
 
@@ -188,12 +190,6 @@ def _warn_of_whole(cut: Narrowed, gone: list[np.ndarray]) -> None:
                 f"Layer {step.node.name!r} keeps its closed units: {reason}.",
                 stacklevel=5,
             )
-
-
-def _strategy(model: keras.Model) -> Any:
-    """The scope in which weights lie on all devices that the model's lie on."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _like(model: keras.Model, cut: Narrowed) -> keras.Model:
