@@ -227,10 +227,10 @@ def _of_class(
             f"name. Received: {model.name!r} of type {kind.__name__}: {error}"
         ) from error
     plain.compile()
-    known = {*vars(plain), *_SET_BY_FIT}
+    known = {*_held(plain), *_SET_BY_FIT}
     counterparts = {id(old): layer for old, layer in cut.layers}
     parts = {id(x) for o in model.operations for x in (o, *getattr(o, "weights", ()))}
-    for name, value in vars(model).items():
+    for name, value in _held(model).items():
         if name in known:
             continue
         held = keras.tree.flatten(value)
@@ -246,6 +246,11 @@ def _of_class(
             )
         setattr(new, name, value)
     return new
+
+
+def _held(model: keras.Model) -> dict[str, Any]:
+    """A model's attributes; on Torch those that are layers lie apart."""
+    return {**vars(model), **vars(model).get("_modules", {})}
 
 
 def _of_budget(
