@@ -34,7 +34,7 @@ class Compaction:
 
     Args:
         max_open: Closed for good is a gate that is 0 at test time and whose P(z != 0)
-            is at most this ...
+            is at most this, in (0, 1) ...
         patience: ... at the end of so many epochs in a row.
         min_saving: The share of the multiply-accumulates of a step that has to go, in
             (0, 1). Times the epochs that are left, it must come to one epoch at least.
