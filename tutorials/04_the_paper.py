@@ -364,7 +364,7 @@ keras_l0.plot_gates(models["AIC"])
 # | a price for each layer | 266-88-33 | 1.8 % |
 #
 # With a price for each layer and more epochs, keras-l0 comes to about 198-70-64 at 1.68
-# %, the mean of three seeds, and LeNet-5 to 4,485 of 431,080 parameters at 0.86 %,
+# %, the mean of three seeds, and LeNet-5 to 4,578 of 431,080 parameters at 0.92 %,
 # where what reads closed units is counted without them. [All runs and
 # settings](https://github.com/keras-l0/keras-l0/blob/main/benchmarks/results-mnist.md)
 # are in the repository, and `python benchmarks/mnist.py` makes them again.
