@@ -24,6 +24,8 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -271,8 +273,9 @@ def run(key: dict[str, Any], settings: Settings, args: argparse.Namespace) -> di
     )  # fmt: skip
     kept = None
     if args.backup:
-        told = key["dataset"], settings.depth, settings.width, settings.l0, key["seed"]
-        kept = args.backup / "{}-{}-{}-l0-{:g}-seed-{}".format(*told)
+        # Whatever differs in its settings is another run.
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        kept = args.backup / f"{key['dataset']}-{digest[:12]}"
     history = train(model, batches, settings.epochs, args.verbose, kept)
     keras_l0.calibrate(model, x, batch_size=settings.batch_size)
     small = keras_l0.strip(model, data=x_test[:8])

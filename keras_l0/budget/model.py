@@ -368,7 +368,7 @@ def _vector(x: Any) -> Any:
 
 
 def _at_hand(tensors: list[Any]) -> list[Any]:
-    """On Torch, which compiles nothing, arrays: NumPy computes them ten times as fast.
+    """On Torch, which runs each operation by itself, arrays: NumPy takes less for one.
 
     A program is hundreds of operations on a few numbers each.
     """
