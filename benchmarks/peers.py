@@ -55,9 +55,8 @@ TRIED = 8
 
 
 def epochs_in(
-    minutes: float, fit: Callable[..., Any], x: np.ndarray, y: np.ndarray,
-    settings: Settings,
-) -> int:  # fmt: skip
+    minutes: float, fit: Callable[..., Any], x: np.ndarray, y: np.ndarray
+) -> int:
     """How many epochs fit into some CPU time, at least one.
 
     Args:
@@ -65,18 +64,20 @@ def epochs_in(
         fit: Trains on images and labels for so many ``epochs``.
         x: Images.
         y: Labels.
-        settings: Of the training.
     """
-    some = max(len(x) // TRIED, min(len(x), settings.batch_size))
+    some = max(1, len(x) // TRIED)
+    many = min(4 * some, len(x))
     fit(x[:some], y[:some], epochs=1)  # compiles
+    # Of one epoch each: what one takes beside its images is not to be multiplied.
     took = []
-    for epochs in (1, 4):
+    for images in (some, many):
         with Timed() as timed:
-            fit(x[:some], y[:some], epochs=epochs)
+            fit(x[:images], y[:images], epochs=1)
         took.append(timed.cpu_minutes)
-    # What a `fit` takes beside its epochs counts once, in few of them and in many.
-    epoch = max((took[1] - took[0]) / 3, 1e-6) * len(x) / some
-    return max(1, round((minutes - took[0]) / epoch))
+    # Few images may seem to take no time at all.
+    each = max((took[1] - took[0]) / max(1, many - some), took[1] / many / 10)
+    beside = max(0.0, took[0] - each * some)
+    return max(1, round((minutes - beside) / (each * len(x))))
 
 
 def shrink(method: str, dense: keras.Model, share: float, seed: int) -> keras.Model:
@@ -97,7 +98,7 @@ def trained_on(
     trial = keras.models.clone_model(model)
     compile_to_train(trial, len(x) // TRIED, settings, 1)
     some = {"batch_size": settings.batch_size, "verbose": 0}
-    epochs = epochs_in(minutes, partial(trial.fit, **some), x, y, settings)
+    epochs = epochs_in(minutes, partial(trial.fit, **some), x, y)
     train(model, x, y, settings, epochs)
     return epochs
 
@@ -132,7 +133,7 @@ def magnitude(
         )  # fmt: skip
 
     trial = wrapped(1000)
-    epochs = epochs_in(minutes, trial, x, y, settings)
+    epochs = epochs_in(minutes, trial, x, y)
     fit = wrapped(epochs * -(-len(x) // settings.batch_size))
     pruned = sparsity.strip_pruning(fit(x, y, epochs=epochs).model)
     copy = keras.models.clone_model(dense)

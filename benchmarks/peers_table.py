@@ -11,7 +11,8 @@ Written by `python benchmarks/peers.py`; versions, settings and unrounded figure
 the JSON file beside this one. All ways lead to the same share of the dense network's
 MACs (parameters may differ) in about the CPU time that "gates" took after it: in
 brackets are thousands of parameters, and minutes. How many epochs fit in is estimated
-beforehand, and ways that stay below the time have been estimated to take longer.
+beforehand; up to commit 46fe774 an epoch was estimated to take up to 1.4 times as long as it
+does, so that the others had less time than "gates" had.
 "gates_tuned" has gates for half of the epochs, and trains what strip leaves for the
 rest of the time; "gates_both" does so under a limit on parameters, of the same share,
 as well; "norm" closes the units with the smallest weights of each layer,

@@ -208,13 +208,12 @@ def test_peers_get_the_time_that_gates_took(monkeypatch):
     monkeypatch.setattr("runs.time.process_time", lambda: clock[0])
 
     def fit(x, y, epochs):
-        clock[0] += 5.0 + 0.01 * len(x) * epochs  # seconds
+        clock[0] += 5.0 + (2.0 + 0.01 * len(x)) * epochs  # seconds
 
     x = np.zeros((8_000, 1))
-    settings = peers.Settings()
-    # 80 seconds an epoch: five minutes hold three, and one and a half.
-    assert peers.epochs_in(5.0, fit, x, x, settings) == 4
-    assert peers.epochs_in(0.1, fit, x, x, settings) == 1
+    # 82 seconds an epoch: five minutes hold three and a half.
+    assert peers.epochs_in(5.0, fit, x, x) == 4
+    assert peers.epochs_in(0.1, fit, x, x) == 1
 
 
 @pytest.mark.tensorflow
