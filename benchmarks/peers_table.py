@@ -11,24 +11,24 @@ Written by `python benchmarks/peers.py`; versions, settings and unrounded figure
 the JSON file beside this one. All ways lead to the same share of the dense network's
 MACs (parameters may differ) in about the CPU time that "gates" took after it: in
 brackets are thousands of parameters, and minutes. How many epochs fit in is estimated
-beforehand; up to commit 46fe774 an epoch was estimated to take up to 1.4 times as long as it
-does, so that the others had less time than "gates" had.
-"gates_tuned" has gates for half of the epochs, and trains what strip leaves for the
-rest of the time; "gates_both" does so under a limit on parameters, of the same share,
-as well; "norm" closes the units with the smallest weights of each layer,
-"random" any, the same share of each layer; "narrow" is a network of the size of "norm"
-trained from scratch, which has the time of the dense network as well. "tfmot" is
-magnitude pruning by tensorflow-model-optimization to the same share of weights that are
-not 0, which are the ones in brackets: it makes no layer smaller, and what it deploys
-computes all MACs of the dense network. "dense" was trained for `dense_epochs` only.
-Errors are in percent, on the test images after the last epoch, mean (smallest to
-largest, and of how many seeds, if not of all); **bold** is the smallest. All train with
-Adam at 1e-3, batches of 128 and a cosine decay; gates have the defaults of `Budget`,
-and six epochs after strip for networks with many BatchNormalizations (`transfer.py`);
-nothing else was tuned for any of them. But "gates_tuned" was added after "gates" had
-been seen beside "norm" on the test set, and "gates_both" after validation images had
-shown that a limit on MACs alone leaves LeNet-5 wide where units are cheap. Fashion-
-MNIST is a re-split, not comparable with published figures."""
+beforehand; up to commit 46fe774 an epoch was estimated to take up to 1.4 times as long
+as it does, so that the others had less time than "gates" had. "gates_tuned" has gates
+for half of the epochs, and trains what strip leaves for the rest of the time;
+"gates_both" does so under a limit on parameters, of the same share, as well; "norm"
+closes the units with the smallest weights of each layer, "random" any, the same share
+of each layer; "narrow" is a network of the size of "norm" trained from scratch, which
+has the time of the dense network as well. "tfmot" is magnitude pruning by
+tensorflow-model-optimization to the same share of weights that are not 0, which are the
+ones in brackets: it makes no layer smaller, and what it deploys computes all MACs of
+the dense network. "dense" was trained for `dense_epochs` only. Errors are in percent,
+on the test images after the last epoch, mean (smallest to largest, and of how many
+seeds, if not of all); **bold** is the smallest. All train with Adam at 1e-3, batches of
+128 and a cosine decay; gates have the defaults of `Budget`, and six epochs after strip
+for networks with many BatchNormalizations (`transfer.py`); nothing else was tuned for
+any of them. But "gates_tuned" was added after "gates" had been seen beside "norm" on
+the test set, and "gates_both" after validation images had shown that a limit on MACs
+alone leaves LeNet-5 wide where units are cheap. Fashion- MNIST is a re-split, not
+comparable with published figures."""
 
 WAYS = ("gates", "gates_tuned", "gates_both", "norm", "random", "narrow", "tfmot")
 SUMMARY = f"network | images | of them | seeds | MACs left | dense | {' | '.join(WAYS)}"

@@ -7,6 +7,9 @@ the analysis in it would take tens of thousands.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,11 +46,10 @@ class Program:
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """The results for these inputs, numbers of the same kind."""
-        values = self._forward(inputs)
+        values = self._forward(_machine(inputs), inputs)
         return [values[n][0] for n in self.outputs]
 
-    def _forward(self, inputs: Sequence[Any]) -> dict[int, Any]:
-        machine = _machine(inputs)
+    def _forward(self, machine: _Machine, inputs: Sequence[Any]) -> dict[int, Any]:
         values: dict[int, Any] = {}
         for number, (name, args, data) in self.steps:
             if name == "input":
@@ -68,59 +70,75 @@ class Program:
             weights: One number of the same kind for each of the results.
         """
         machine = _machine(inputs)
-        values = self._forward(inputs)
-        slopes: dict[int, Any] = {}
+        values = self._forward(machine, inputs)
+        slopes: dict[int, list[Any]] = defaultdict(list)
         for number, weight in zip(self.outputs, weights, strict=True):
-            slope = machine.xp.reshape(weight, (1,))
-            slopes[number] = slopes[number] + slope if number in slopes else slope
+            slopes[number].append(machine.xp.reshape(weight, (1,)))
+        # What is taken from one vector, at many places, is added up at once.
+        taken: dict[int, list[tuple[Any, Any]]] = defaultdict(list)
         found: dict[int, Any] = {}
         for number, (name, args, data) in reversed(self.steps):
-            slope = slopes.pop(number, None)
-            if slope is None or name == "constant":
+            y = values[number]
+            if taken[number]:
+                slopes[number].append(machine.scattered(taken[number], y))
+            if name == "constant" or not slopes[number]:
                 continue
+            slope = functools.reduce(operator.add, slopes[number])
             if name == "input":
                 found[data] = slope
-                continue
-            asked = getattr(machine, f"{name}_slopes")(
-                [values[i] for i in args], data, values[number], slope
-            )
-            for i, one in zip(args, asked, strict=True):
-                one = machine.summed(one, values[i])
-                slopes[i] = slopes[i] + one if i in slopes else one
+            elif name == "take":
+                taken[args[0]].append((data, slope))
+            else:
+                asked = getattr(machine, f"{name}_slopes")(
+                    [values[i] for i in args], data, y, slope
+                )
+                for i, one in zip(args, asked, strict=True):
+                    if self.tape.instructions[i].name != "constant":
+                        slopes[i].append(machine.summed(one, values[i]))
         return [found.get(i, 0.0 * x) for i, x in enumerate(inputs)]
 
 
-def _machine(inputs: Sequence[Any]) -> Any:
+def _machine(inputs: Sequence[Any]) -> _Machine:
     if all(isinstance(x, np.ndarray) for x in inputs):
         # A model without gates has a size as well.
         return _Machine(np, inputs[0].dtype if inputs else np.dtype("float64"))
     return _Machine(ops, inputs[0].dtype)
 
 
-@dataclasses.dataclass
 class _Machine:
     """The instructions and their derivatives, in one namespace."""
 
-    xp: Any
-    dtype: Any
+    def __init__(self, xp: Any, dtype: Any) -> None:
+        self.xp, self.dtype = xp, dtype
+        # Once: each number in a formula is a constant of its own in a graph.
+        self.one, self.tiny = (
+            self.constant([], np.array(number)) for number in (1.0, 1e-6)
+        )
 
     def constant(self, args: list[Any], data: np.ndarray) -> Any:
         if self.xp is np:
             return data.astype(self.dtype)
         return ops.convert_to_tensor(data, dtype=self.dtype)
 
-    def gather(self, args: list[Any], data: np.ndarray) -> Any:
-        joined = args[0] if len(args) == 1 else self.xp.concatenate(args)
+    def concatenate(self, args: list[Any], data: Any) -> Any:
+        return self.xp.concatenate(args)
+
+    def concatenate_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
+        sizes = [x.shape[0] for x in args]
+        ends = np.cumsum(sizes)
+        return [slope[e - n : e] for n, e in zip(sizes, ends, strict=True)]
+
+    def take(self, args: list[Any], data: np.ndarray) -> Any:
         start, size = int(data[0]), len(data)
         if np.array_equal(data, start + np.arange(size)):
-            return joined[start : start + size]
-        return self.xp.take(joined, data, axis=0)
+            return args[0][start : start + size]
+        return self.xp.take(args[0], data, axis=0)
 
-    def gather_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
-        sizes = [x.shape[0] for x in args]
-        joined = self._segment_sum(slope, data, sum(sizes))
-        ends = np.cumsum(sizes)
-        return [joined[e - n : e] for n, e in zip(sizes, ends, strict=True)]
+    def scattered(self, taken: list[tuple[np.ndarray, Any]], source: Any) -> Any:
+        """The slopes of what has been taken, each where it came from."""
+        places, slopes = zip(*taken, strict=True)
+        slope = slopes[0] if len(slopes) == 1 else self.xp.concatenate(slopes)
+        return self._segment_sum(slope, np.concatenate(places), source.shape[0])
 
     def add(self, args: list[Any], data: Any) -> Any:
         return args[0] + args[1]
@@ -150,29 +168,32 @@ class _Machine:
         return args[0] + args[1] - args[0] * args[1]
 
     def union_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
-        return slope * (1.0 - args[1]), slope * (1.0 - args[0])
+        return slope * (self.one - args[1]), slope * (self.one - args[0])
 
     def maximum(self, args: list[Any], data: Any) -> Any:
         return self.xp.maximum(*args)
 
     def maximum_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
         wins = self._cast(args[0] >= args[1])
-        return slope * wins, slope * (1.0 - wins)
+        return slope * wins, slope * (self.one - wins)
 
     def any(self, args: list[Any], data: Any) -> Any:
-        return 1.0 - self.xp.prod(1.0 - args[0], axis=0, keepdims=True)
+        return self.one - self.xp.prod(self.one - args[0], axis=0, keepdims=True)
 
     def any_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
         # The product of all others; 1e-6 where one of them is 0.
-        closed = self.xp.maximum(1.0 - args[0], 1e-6)
+        closed = self.xp.maximum(self.one - args[0], self.tiny)
         return [slope * self.xp.prod(closed, axis=0, keepdims=True) / closed]
 
     def rows_any(self, args: list[Any], data: int) -> Any:
-        rows = self.xp.reshape(args[0], (data, -1))
-        return 1.0 - self.xp.prod(1.0 - rows, axis=1)
+        return self.one - self.xp.prod(
+            self.one - self.xp.reshape(args[0], (data, -1)), axis=1
+        )
 
     def rows_any_slopes(self, args: list[Any], data: int, y: Any, slope: Any) -> Any:
-        closed = self.xp.maximum(1.0 - self.xp.reshape(args[0], (data, -1)), 1e-6)
+        closed = self.xp.maximum(
+            self.one - self.xp.reshape(args[0], (data, -1)), self.tiny
+        )
         others = self.xp.prod(closed, axis=1, keepdims=True) / closed
         slopes = self.xp.reshape(slope, (-1, 1)) * others
         return [self.xp.reshape(slopes, (-1,))]
@@ -181,18 +202,19 @@ class _Machine:
         return self.xp.sum(args[0], axis=0, keepdims=True)
 
     def sum_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
-        return [slope + 0.0 * args[0]]
+        return [slope]
 
     def first(self, args: list[Any], data: Any) -> Any:
         (a,) = args
-        return a * self.xp.clip(1.0 - (self.xp.cumsum(a) - a), 0.0, 1.0)
+        before = self.xp.cumsum(a) - a
+        return a * self.xp.clip(self.one - before, 0.0, 1.0)
 
     def first_slopes(self, args: list[Any], data: Any, y: Any, slope: Any) -> Any:
         (a,) = args
         before = self.xp.cumsum(a) - a
         held = slope * a * self._cast(before < 1.0)
         after = self.xp.sum(held) - self.xp.cumsum(held)
-        return [slope * self.xp.clip(1.0 - before, 0.0, 1.0) - after]
+        return [slope * self.xp.clip(self.one - before, 0.0, 1.0) - after]
 
     def group(self, args: list[Any], data: np.ndarray) -> Any:
         count = int(data.max()) + 1
@@ -220,7 +242,7 @@ class _Machine:
         if value.shape[0] == 1 and slope.shape[0] > 1:
             return self.xp.sum(slope, axis=0, keepdims=True)
         if slope.shape[0] == 1 and value.shape[0] > 1:
-            return slope + 0.0 * value
+            return self.xp.broadcast_to(slope, value.shape)
         return slope
 
     def _segment_sum(self, values: Any, groups: np.ndarray, count: int) -> Any:

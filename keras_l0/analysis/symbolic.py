@@ -31,6 +31,8 @@ class symbolic:
             return np.ones(1)
         left = _once(a.at(a.known != 0), 1)
         left = left.at(left.known != 0)
+        if len(left.known) == 1:
+            return left
         return left.tape.compute("any", left, size=1)
 
     @staticmethod
@@ -41,7 +43,8 @@ class symbolic:
     @staticmethod
     def sum(a: Symbol) -> Any:
         left = a.unknown
-        varying = a.tape.compute("sum", left, size=1)
+        one = len(left.known) == 1
+        varying = left if one else a.tape.compute("sum", left, size=1)
         return (varying + float(np.nansum(a.known)))[0]
 
     @staticmethod

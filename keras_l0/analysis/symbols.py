@@ -59,10 +59,6 @@ class Tape:
         sources = self.sources(places)
         parts = [int(s) for s in np.unique(sources) if s >= 0]
         sizes = [self.size(s) for s in parts]
-        if len(parts) == 1 and np.array_equal(
-            places, self.starts[parts[0]] + np.arange(sizes[0])
-        ):
-            return parts[0]
         indices = np.zeros(len(places), "int32")
         offset = 0
         for part, size in zip(parts, sizes, strict=True):
@@ -76,7 +72,14 @@ class Tape:
                 self.number(self.emit("constant", (), values, size=len(values)))
             )
             indices[constant] = where + offset
-        return self.number(self.emit("gather", tuple(parts), indices, size=len(places)))
+            offset += len(values)
+        # By themselves, since they are the same for many.
+        joined = parts[0]
+        if len(parts) > 1:
+            joined = self.number(self.emit("concatenate", tuple(parts), size=offset))
+        if np.array_equal(indices, np.arange(offset)):
+            return joined
+        return self.number(self.emit("take", (joined,), indices, size=len(places)))
 
     def compute(self, name: str, *operands: Symbol, data: Any = None, size: int) -> Any:
         """The results of one instruction on some symbols."""
