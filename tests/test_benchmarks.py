@@ -135,6 +135,14 @@ def test_budgets(measured):
 
 
 @pytest.mark.tensorflow
+def test_what_peers_are_asked_for_is_within_reach():
+    peers = importlib.import_module("peers")
+    for network, build in peers.NETWORKS.items():
+        budget = keras_l0.Budget(macs=peers.SHARES.get(network, peers.SHARE))
+        assert keras_l0.add_gates(build(), budget=budget).budgets
+
+
+@pytest.mark.tensorflow
 def test_peers_come_to_the_same_size(measured):
     few = ("--networks", "lenet_300_100", "--datasets", "mnist", "--seeds", "0")
     few += ("--threads", "0")
