@@ -34,7 +34,7 @@ import mnist
 import numpy as np
 from checkout import COMMIT
 from deploy_table import render
-from runs import use_threads, versions
+from runs import Parser, use_threads, versions
 
 import keras_l0
 
@@ -293,7 +293,7 @@ def run(
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains what is not there yet, measures, and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__, holds=dict)
     add = parser.add_argument
     add("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--models", type=Path, required=True, help="folder of networks and files")

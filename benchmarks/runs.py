@@ -52,21 +52,21 @@ class Runs(list[dict[str, Any]]):
         os.replace(beside, self.path)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, if there is one.
+def _read(path: Path, kind: type = list) -> Any:
+    """The records of a file, if there is one: a list, or what else it is to hold.
 
     Raises:
         ValueError: If it holds something else.
     """
     if not path.exists():
-        return []
+        return kind()
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{str(path)!r} must be a JSON file: {error}") from error
-    if not isinstance(found, list):
+    if not isinstance(found, kind):
         raise ValueError(
-            f"{str(path)!r} must hold a list of records. "
+            f"{str(path)!r} must hold a {kind.__name__} of records. "
             f"Received: a {type(found).__name__}"
         )
     return found
@@ -77,10 +77,12 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         doc: The script's docstring.
+        holds: What its file of results is, as JSON.
     """
 
-    def __init__(self, doc: str | None) -> None:
+    def __init__(self, doc: str | None, holds: type = list) -> None:
         super().__init__(description=(doc or "").partition("\n")[0])
+        self.holds = holds
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         found = super().parse_args(*args, **kwargs)
@@ -92,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         if not output.parent.is_dir():
             self.error(f"--output must lie in a folder that is there: {str(output)!r}")
         try:
-            _read(output)
+            _read(output, self.holds)
         except ValueError as error:
             self.error(f"--output: {error}")
         data = getattr(found, "data", None)
