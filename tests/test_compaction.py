@@ -649,3 +649,5 @@ def test_when_it_is_worth_it():
     for wrong in (True, False):
         with pytest.raises(TypeError, match="`compaction` must be"):
             fit_compacting(model, x, y, compaction=wrong)
+    with pytest.raises(TypeError, match="`fit_compacting` takes what .* 'epoch'"):
+        fit_compacting(model, x, y, epoch=3)

@@ -122,7 +122,13 @@ def fit_compacting(
             "`compaction` must be a `keras_l0.Compaction` or None. "
             f"Received: {compaction!r} of type {type(compaction).__name__}"
         )
-    given = inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments
+    try:
+        bound = inspect.signature(keras.Model.fit).bind(model, *args, **kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"`fit_compacting` takes what `model.fit` takes, and `compaction`: {error}"
+        ) from None
+    given = bound.arguments
     callbacks = given.pop("callbacks", None)
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = callbacks.callbacks
