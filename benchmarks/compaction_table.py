@@ -9,19 +9,20 @@ PREFACE = """# Training that gets faster while it prunes
 
 Written by `python benchmarks/compaction.py`; versions and each epoch's times are in the
 JSON file beside this one. One thread; MNIST, and for wrn-16-4 scikit-learn's digits, of
-8 x 8 pixels. LeNet-300-100 and LeNet-5-Caffe are trained with the strengths of
-`mnist.py`, the residual networks under a budget of 25 % of their MACs. "faster" divides
-the time of `model.fit` by that of `keras_l0.fit_compacting`, of the whole training,
-tracing and compaction included, over all seeds. A row is of one commit, and thereby of
-one machine, which did other work meanwhile, so that wall-clock times wander; CPU times
-hardly do. Runs of c163971 are of a processor without AVX-512, for which TensorFlow does
-not use oneDNN: convolutions take twice as long there, and compaction gains more. In
-longer runs the last epoch counts for more. `Compaction` has its defaults, but for
-WRN-16-4, whose gates waver: `max_open=0.32, min_saving=0.25, times=4`, chosen in trials
-that are not listed; there units go that are 0 at test time, but open in up to 32 % of
-the steps of training. Of its 360 test images one is .28 %. Sizes and errors are those
-of the stripped network (`"keep"`) on the test images after the last epoch. Gates draw
-other numbers once there are fewer of them, so that two runs from one seed end near each
+8 x 8 pixels: an epoch of them takes less time than tracing a compacted network.
+LeNet-300-100 and LeNet-5-Caffe are trained with the strengths of `mnist.py`, the
+residual networks under a budget of 25 % of their MACs. "faster" divides the time of
+`model.fit` by that of `keras_l0.fit_compacting`, of the whole training, tracing and
+compaction included, over all seeds. A row is of one commit, and thereby of one machine,
+which did other work meanwhile, so that wall-clock times wander; CPU times hardly do.
+Runs of c163971 are of a processor without AVX-512, for which TensorFlow does not use
+oneDNN: convolutions take twice as long there, and compaction gains more. In longer runs
+the last epoch counts for more. `Compaction` has its defaults, but for WRN-16-4, whose
+gates waver: `max_open=0.32, min_saving=0.25, times=4`, chosen in trials that are not
+listed; there units go that are 0 at test time, but open in up to 32 % of the steps of
+training. Of its 360 test images one is .28 %. Sizes and errors are those of the
+stripped network (`"keep"`) on the test images after the last epoch. Gates draw other
+numbers once there are fewer of them, so that two runs from one seed end near each
 other, not at the same weights."""
 
 HEADER = (
