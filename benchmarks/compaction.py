@@ -37,8 +37,8 @@ EPOCHS = {
     "wrn-16-4-mnist": 30,
 }  # fmt: skip
 WIDE = {"wrn-16-4": (8, 8, 1), "wrn-16-4-mnist": (28, 28, 1)}
-# Of the digits all that there is to train on; of MNIST as many, since an epoch of them
-# takes a minute. They make few batches of 128.
+# Of the digits all that there is to train on; of MNIST as many, of which an epoch takes
+# forty seconds. They make few batches of 128.
 IMAGES = dict.fromkeys(WIDE, 1437)
 BATCH_SIZES = dict.fromkeys(WIDE, 32)
 # Their gates waver under a budget: what is closed at test time goes, however often it
